@@ -1,0 +1,154 @@
+//! Errors that an operator meets: a code, what was being done to what, the
+//! cause, and advice.
+//!
+//! Every [`Code`] has a page in `docs/errors/`, which `cargo xtask ci` checks
+//! and `lifeboat explain CODE` prints.
+
+use std::fmt;
+
+/// An error as an operator reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Names the kind of error for good; documented under this code.
+    pub code: Code,
+    /// What was being done to what: `enrol this host at 192.0.2.1:7443`.
+    pub doing: String,
+    /// Why it did not work.
+    pub cause: String,
+    /// The way out.
+    pub advice: String,
+}
+
+impl Fault {
+    /// An error of this kind.
+    pub fn new(
+        code: Code,
+        doing: impl Into<String>,
+        cause: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self { code, doing: doing.into(), cause: cause.into(), advice: advice.into() }
+    }
+}
+
+impl fmt::Display for Fault {
+    /// One line; a person's terminal is given the four parts on their own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: cannot {}: {}. {}", self.code, self.doing, self.cause, self.advice)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The kind of an error, stable for ever: programs and pages refer to it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// All codes, by number.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The code as shown: `LB` and four digits.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The configuration file cannot be read.
+    ConfigUnreadable = "LB1001",
+    /// The configuration has an unknown key or a value that makes no sense.
+    ConfigInvalid = "LB1002",
+    /// Somebody else listens at the address, or it is not ours.
+    AddressUnusable = "LB1003",
+    /// The data folder cannot be made, read or written.
+    DataFolderUnusable = "LB1004",
+    /// Another process works in the data folder.
+    DataFolderInUse = "LB1005",
+    /// The database is damaged or made by a newer Lifeboat.
+    DatabaseUnusable = "LB1006",
+    /// The controller's certificate authority is missing or damaged.
+    AuthorityUnusable = "LB1007",
+    /// The hypervisor's URI makes no sense.
+    HypervisorUriUnknown = "LB2001",
+    /// The hypervisor does not answer.
+    HypervisorNotAnswering = "LB2002",
+    /// libvirt or QEMU is older than what the agent works with.
+    HypervisorTooOld = "LB2003",
+    /// The controller never issued the enrolment token.
+    EnrolmentTokenUnknown = "LB3001",
+    /// The enrolment token was used before.
+    EnrolmentTokenUsed = "LB3002",
+    /// The enrolment token is too old.
+    EnrolmentTokenExpired = "LB3003",
+    /// The enrolment token was withdrawn.
+    EnrolmentTokenWithdrawn = "LB3004",
+    /// A host of that name exists at the site.
+    HostNameTaken = "LB3005",
+    /// The other side's certificate was not issued by this controller.
+    CertificateForeign = "LB3006",
+    /// The host was revoked.
+    HostRevoked = "LB3007",
+    /// Nobody answers at the controller's address.
+    ControllerUnreachable = "LB3008",
+    /// What answers is not the controller that the token is for.
+    ControllerNotTrusted = "LB3009",
+    /// The host is enrolled already.
+    AlreadyEnrolled = "LB3010",
+    /// The host is not enrolled.
+    NotEnrolled = "LB3011",
+    /// The two sides have no version of the protocol in common.
+    ProtocolMismatch = "LB3012",
+    /// Another agent connected with the same certificate.
+    Superseded = "LB3013",
+    /// What the agent sent makes no sense to the controller.
+    ProtocolViolated = "LB3014",
+    /// The request has no valid token.
+    NotAuthenticated = "LB4001",
+    /// The token's role does not include the operation.
+    NotPermitted = "LB4002",
+    /// There is no such thing.
+    NotFound = "LB4003",
+    /// Several things have that name.
+    Ambiguous = "LB4004",
+    /// The name is taken.
+    NameTaken = "LB4005",
+    /// The request makes no sense.
+    RequestInvalid = "LB4006",
+    /// Something else still belongs to it.
+    StillInUse = "LB4007",
+    /// Its state does not allow the operation.
+    StateForbids = "LB4008",
+    /// The API does not answer, or it is not a controller.
+    ApiUnreachable = "LB4009",
+    /// The client does not know which controller to talk to, or how.
+    ClientNotConfigured = "LB4010",
+    /// A defect of Lifeboat.
+    Internal = "LB9001",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn codes_are_distinct_and_in_order() {
+        let texts: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(texts.is_sorted_by(|a, b| a < b), "{texts:?}");
+    }
+}

@@ -99,6 +99,35 @@ pub enum ControllerMessage {
     Refused(Refused),
 }
 
+impl ControllerMessage {
+    /// The message's type as it is sent, for an error about it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Enrolled(_) => "enrolled",
+            Self::Welcome(_) => "welcome",
+            Self::Heartbeat => "heartbeat",
+            Self::Renewed { .. } => "renewed",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl AgentMessage {
+    /// The message's type as it is sent, for an error about it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Enrol(_) => "enrol",
+            Self::Hello(_) => "hello",
+            Self::Inventory(_) => "inventory",
+            Self::HypervisorLost(_) => "hypervisor_lost",
+            Self::Heartbeat => "heartbeat",
+            Self::Renew { .. } => "renew",
+        }
+    }
+}
+
 /// An agent became a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {

@@ -1,0 +1,164 @@
+//! The connection to the controller, kept for as long as the agent runs.
+//!
+//! ```text
+//!   dialling ──Welcome──▶ connected ── inventory at once, then at each change
+//!      ▲   ▲                 │         heartbeat every HEARTBEAT_INTERVAL
+//!      │   └── silence, close, error (retried within 2 s)
+//!      └────── refused (retried every REFUSED_PAUSE: an operator must act)
+//! ```
+
+use std::time::Duration;
+
+use domain::fault::Fault;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+use wire::message::{
+    AgentMessage, ControllerMessage, HEARTBEAT_INTERVAL, Hello, HypervisorLost, ProtocolRange,
+    SILENCE_MAX,
+};
+
+use crate::backoff::Backoff;
+use crate::hypervisor::Observation;
+use crate::identity::{Identity, StateFolder};
+use crate::status::{ConnectionStatus, StatusFile};
+use dial::{Channel, DialError};
+use renewal::Renewal;
+
+pub mod dial;
+mod renewal;
+pub mod request;
+
+/// The pause after a refusal, which only an operator can mend.
+const REFUSED_PAUSE: Duration = Duration::from_secs(15);
+
+/// Keeps the connection for ever.
+pub struct Keeper {
+    /// Who this host is; renewed in place.
+    pub identity: Identity,
+    /// Where it is kept.
+    pub folder: StateFolder,
+    /// The controller's address.
+    pub controller: String,
+    /// What the agent sees.
+    pub observations: watch::Receiver<Observation>,
+    /// What `lifeboat agent status` shows.
+    pub status: StatusFile,
+}
+
+impl Keeper {
+    /// Runs until the task is dropped.
+    pub async fn run(mut self) {
+        let instance = Uuid::new_v4();
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+        let mut last_fault: Option<Fault> = None;
+        loop {
+            let error = match self.connect(instance).await {
+                Ok(channel) => {
+                    backoff.reset();
+                    last_fault = None;
+                    let Err(error) = self.serve(channel).await;
+                    error
+                }
+                Err(error) => error,
+            };
+            let refused = matches!(
+                error,
+                DialError::Refused(_) | DialError::CertificateRefused(_) | DialError::NotTrusted(_)
+            );
+            let doing = format!("keep the connection to the controller at {}", self.controller);
+            let fault = error.into_fault(&doing, &self.controller);
+            if last_fault.as_ref() == Some(&fault) {
+                debug!(%fault, "still not connected");
+            } else {
+                warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice,
+                    controller = %self.controller, "not connected to the controller");
+                self.status.set(&self.folder, ConnectionStatus::not_connected(&fault));
+                last_fault = Some(fault);
+            }
+            sleep(if refused { REFUSED_PAUSE } else { backoff.next_pause() }).await;
+        }
+    }
+
+    async fn connect(&mut self, instance: Uuid) -> Result<Channel, DialError> {
+        let tls = wire::tls::enrolled_agent(&self.identity.credentials, &self.identity.authority)
+            .map_err(|error| DialError::Unreachable(std::io::Error::other(error)))?;
+        let mut channel = dial::dial(&self.controller, tls).await?;
+        let hello = AgentMessage::Hello(Hello {
+            protocol: ProtocolRange::OURS,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance,
+        });
+        dial::send(&mut channel, &hello).await?;
+        match dial::receive(&mut channel).await? {
+            ControllerMessage::Welcome(welcome) => {
+                info!(controller = %self.controller, host = %welcome.name, site = %welcome.site, "connected");
+                self.identity.name = welcome.name;
+                self.identity.site = welcome.site;
+                let status = ConnectionStatus::Connected { since: OffsetDateTime::now_utc() };
+                self.status.set(&self.folder, status);
+                Ok(channel)
+            }
+            ControllerMessage::Refused(refused) => Err(DialError::Refused(refused)),
+            other => Err(DialError::Unexpected(other.kind())),
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn serve(&mut self, mut channel: Channel) -> Result<std::convert::Infallible, DialError> {
+        use futures::StreamExt as _;
+        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silence = Instant::now() + SILENCE_MAX;
+        let mut renewal = Renewal::default();
+        // The controller knows nothing of what was seen while it was away.
+        self.observations.mark_changed();
+        loop {
+            let message = tokio::select! {
+                received = channel.next() => {
+                    silence = Instant::now() + SILENCE_MAX;
+                    match received.ok_or(DialError::Closed)?? {
+                        ControllerMessage::Heartbeat => None,
+                        ControllerMessage::Renewed { certificate } => {
+                            renewal.finish(certificate, &mut self.identity, &self.folder);
+                            None
+                        }
+                        ControllerMessage::Refused(refused) => return Err(DialError::Refused(refused)),
+                        other => return Err(DialError::Unexpected(other.kind())),
+                    }
+                }
+                changed = self.observations.changed() => {
+                    changed.expect("the watch task never ends");
+                    report(&self.observations.borrow_and_update())
+                }
+                _ = heartbeat.tick() => Some(
+                    renewal
+                        .begin_if_due(&self.identity, OffsetDateTime::now_utc())
+                        .unwrap_or(AgentMessage::Heartbeat),
+                ),
+                () = sleep_until(silence) => return Err(DialError::Silence),
+            };
+            if let Some(message) = message {
+                dial::send(&mut channel, &message).await?;
+            }
+        }
+    }
+}
+
+/// What is told of an observation.
+fn report(observation: &Observation) -> Option<AgentMessage> {
+    match observation {
+        Observation::Nothing => None,
+        Observation::Seen { inventory, at } => Some(AgentMessage::Inventory(Box::new(
+            wire::inventory::Inventory::new((**inventory).clone(), *at),
+        ))),
+        Observation::NotAnswering { since, reason } => {
+            Some(AgentMessage::HypervisorLost(HypervisorLost {
+                since: *since,
+                reason: reason.clone(),
+            }))
+        }
+    }
+}

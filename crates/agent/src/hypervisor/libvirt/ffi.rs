@@ -1,0 +1,628 @@
+//! Safe handles over libvirt's C functions. All `unsafe` of the agent is here.
+//!
+//! Why `unsafe` at all: libvirt is a C library, and no Rust library covers the
+//! calls that replication needs (DESIGN §5). What keeps these calls sound:
+//!
+//! * **Handles.** Each of [`Connection`], [`Domain`], [`Network`] and [`Pool`]
+//!   owns exactly one reference that libvirt counted for us: the pointer came
+//!   from a function documented to return a new reference, was checked against
+//!   null before the handle was made, and is given back once, in `Drop`.
+//!   A handle is never copied out, so no pointer outlives its reference. Each
+//!   `Domain`, `Network` and `Pool` holds a libvirt reference to its
+//!   connection by itself (libvirt counts it), so the order of dropping does
+//!   not matter.
+//! * **Threads.** libvirt documents connections and the objects below them as
+//!   safe to use from several threads at once
+//!   (<https://libvirt.org/threads.html>), so the handles are `Send` and
+//!   `Sync`. Errors are kept per thread; [`last_error`] reads the error on the
+//!   thread that made the failing call, before any other call.
+//! * **Strings in** are `CString`s that live until the call has returned;
+//!   libvirt copies what it keeps. **Strings out** are owned by us by
+//!   libvirt's contract ([`take_string`] frees them with `free`) or borrowed
+//!   from the handle (names), and then copied at once.
+//! * **Structs out** (`virNodeInfo` and the like) are plain integers and
+//!   character arrays, for which all-zero bytes are a valid value; libvirt
+//!   fills them and keeps no pointer to them.
+//! * **Lists out** are arrays of new references, ended by their count; we take
+//!   over each reference once and free the array ([`take_list`]).
+//! * **Events.** The default event loop is registered once, before the first
+//!   connection, and runs on a thread of its own until the process ends.
+//!   Callbacks get one opaque pointer: a `Box<Bell>` that is leaked at
+//!   registration and given to libvirt together with [`free_bell`], which
+//!   libvirt calls once when the registration ends and no callback runs. The
+//!   callbacks only ring a [`Notify`] and store an atomic, so they neither
+//!   block nor call libvirt again, and they cannot panic across the C frame.
+//!   Their signatures are those that libvirt documents for each event; where
+//!   registration takes a generic function pointer, the transmute changes
+//!   nothing but the declared arguments, and libvirt calls it back with the
+//!   arguments of the event that it was registered for.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::{transmute, zeroed};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use domain::host::Version;
+use tokio::sync::Notify;
+use virt_sys as sys;
+
+use super::xml::XmlError;
+
+/// What libvirt said, or what is wrong with its answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LibvirtError {
+    /// A call failed.
+    #[error("{message}")]
+    Call {
+        /// libvirt's `virErrorNumber`.
+        number: u32,
+        /// libvirt's words.
+        message: String,
+    },
+    /// The XML makes no sense to us.
+    #[error(transparent)]
+    Xml(#[from] XmlError),
+}
+
+impl LibvirtError {
+    /// Whether the object is gone, which is no error while one looks around.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                number: sys::VIR_ERR_NO_DOMAIN
+                    | sys::VIR_ERR_NO_NETWORK
+                    | sys::VIR_ERR_NO_STORAGE_POOL,
+                ..
+            }
+        )
+    }
+
+    /// Whether no hypervisor can ever be found under the URI, as opposed to
+    /// one that is not there at the moment.
+    #[must_use]
+    pub const fn is_about_the_uri(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                number: sys::VIR_ERR_NO_CONNECT
+                    | sys::VIR_ERR_INVALID_ARG
+                    | sys::VIR_ERR_CONFIG_UNSUPPORTED
+                    | sys::VIR_ERR_NO_SUPPORT
+                    | sys::VIR_ERR_INTERNAL_ERROR,
+                ..
+            }
+        )
+    }
+}
+
+/// The error of the last call on this thread.
+fn last_error() -> LibvirtError {
+    // SAFETY: returns null or a pointer to this thread's error, which stays
+    // valid until the next libvirt call on this thread; it is copied at once.
+    let error = unsafe { sys::virGetLastError().as_ref() };
+    match error {
+        Some(error) => LibvirtError::Call {
+            number: u32::try_from(error.code).unwrap_or_default(),
+            message: borrow_string(error.message),
+        },
+        None => LibvirtError::Call { number: 0, message: "an unknown error".into() },
+    }
+}
+
+/// Copies a C string that somebody else owns; empty for null.
+fn borrow_string(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and libvirt's strings end in a zero byte.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// Copies and frees a C string that libvirt gave away; an error for null.
+fn take_string(text: *mut c_char) -> Result<String, LibvirtError> {
+    if text.is_null() {
+        return Err(last_error());
+    }
+    let copy = borrow_string(text);
+    // SAFETY: the callers pass only strings that libvirt documents as "the
+    // caller must free() it", once.
+    unsafe { free(text.cast()) };
+    Ok(copy)
+}
+
+unsafe extern "C" {
+    /// The C library's, which libvirt's strings and lists are allocated with.
+    fn free(pointer: *mut c_void);
+}
+
+/// Takes over a list of references that libvirt made for us.
+fn take_list<T, H>(
+    list: impl FnOnce(*mut *mut *mut T) -> c_int,
+    handle: impl Fn(*mut T) -> H,
+) -> Result<Vec<H>, LibvirtError> {
+    let mut array: *mut *mut T = ptr::null_mut();
+    let count = list(&raw mut array);
+    let count = usize::try_from(count).map_err(|_| last_error())?;
+    // SAFETY: on success `array` holds `count` references (and a null), each
+    // of which is ours; each becomes one handle.
+    let handles = (0..count).map(|index| handle(unsafe { *array.add(index) })).collect();
+    // SAFETY: the array itself is ours to free; its references live on.
+    unsafe { free(array.cast()) };
+    Ok(handles)
+}
+
+fn c_string(text: &str) -> Result<CString, LibvirtError> {
+    CString::new(text).map_err(|_| LibvirtError::Call {
+        number: sys::VIR_ERR_INVALID_ARG,
+        message: format!("{text:?} has a zero byte"),
+    })
+}
+
+/// Non-negative results of calls that return −1 for an error.
+fn checked(result: c_int) -> Result<c_int, LibvirtError> {
+    if result < 0 { Err(last_error()) } else { Ok(result) }
+}
+
+fn version(number: u64) -> Version {
+    let part = |divisor: u64| u32::try_from(number / divisor % 1000).unwrap_or_default();
+    Version { major: part(1_000_000), minor: part(1000), release: part(1) }
+}
+
+/// What callbacks reach: the doorbell, and why the connection closed.
+struct Bell {
+    doorbell: Arc<Notify>,
+    /// The reason that libvirt gave, or [`OPEN`].
+    closed: Arc<AtomicI32>,
+}
+
+const OPEN: i32 = -1;
+
+/// A connection to a hypervisor.
+pub(super) struct Connection {
+    pointer: sys::virConnectPtr,
+    closed: Arc<AtomicI32>,
+    callbacks: std::sync::Mutex<Callbacks>,
+}
+
+#[derive(Default)]
+struct Callbacks {
+    domain: Vec<c_int>,
+    network: Vec<c_int>,
+    pool: Vec<c_int>,
+}
+
+// SAFETY: see the module's words on threads.
+unsafe impl Send for Connection {}
+// SAFETY: see the module's words on threads.
+unsafe impl Sync for Connection {}
+
+/// Seconds of silence after which libvirt's client asks whether the daemon is
+/// there, and how often before it gives up.
+const KEEPALIVE_SECONDS: c_int = 2;
+const KEEPALIVE_COUNT: u32 = 2;
+
+impl Connection {
+    pub(super) fn open(uri: &str) -> Result<Self, LibvirtError> {
+        start_event_loop()?;
+        let uri = c_string(uri)?;
+        // SAFETY: the URI outlives the call; the result is checked.
+        let pointer = unsafe { sys::virConnectOpen(uri.as_ptr()) };
+        if pointer.is_null() {
+            return Err(last_error());
+        }
+        let connection = Self {
+            pointer,
+            closed: Arc::new(AtomicI32::new(OPEN)),
+            callbacks: std::sync::Mutex::default(),
+        };
+        // Drivers without a daemon have no keepalive; that is no error.
+        // SAFETY: the connection is open.
+        unsafe {
+            sys::virConnectSetKeepAlive(pointer, KEEPALIVE_SECONDS, KEEPALIVE_COUNT);
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn closed(&self) -> Option<&'static str> {
+        match u32::try_from(self.closed.load(Ordering::Acquire)) {
+            Err(_) => None,
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_EOF) => Some("the daemon went away"),
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_KEEPALIVE) => Some("the daemon fell silent"),
+            Ok(_) => Some("an error on the connection"),
+        }
+    }
+
+    /// Registers for every event that may change what is seen.
+    pub(super) fn ring_on_events(&self, doorbell: &Arc<Notify>) -> Result<(), LibvirtError> {
+        let bell = || {
+            Box::into_raw(Box::new(Bell {
+                doorbell: Arc::clone(doorbell),
+                closed: Arc::clone(&self.closed),
+            }))
+            .cast::<c_void>()
+        };
+        // SAFETY: the callback has the documented signature; libvirt owns the
+        // bell from here on and gives it to `free_bell`.
+        let registered = unsafe {
+            sys::virConnectRegisterCloseCallback(
+                self.pointer,
+                Some(closed),
+                bell(),
+                Some(free_bell),
+            )
+        };
+        // Drivers without a daemon never close.
+        if registered < 0
+            && !matches!(last_error(), LibvirtError::Call { number, .. } if number == sys::VIR_ERR_NO_SUPPORT)
+        {
+            return Err(last_error());
+        }
+
+        let mut callbacks = self.callbacks.lock().expect("nobody panics while holding it");
+        let four: Four = ring_four;
+        let three: Three = ring_three;
+        // SAFETY: see the module's words on events: the number of arguments is
+        // that of the event it is registered for.
+        let four_generic: Two = unsafe { transmute::<Four, Two>(four) };
+        // SAFETY: as above.
+        let three_generic: Two = unsafe { transmute::<Three, Two>(three) };
+        for (event, callback) in [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, four_generic),
+            (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, four_generic),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, three_generic),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, three_generic),
+            (sys::VIR_DOMAIN_EVENT_ID_REBOOT, ring_two as Two),
+        ] {
+            // SAFETY: as for the close callback.
+            let id = checked(unsafe {
+                sys::virConnectDomainEventRegisterAny(
+                    self.pointer,
+                    ptr::null_mut(),
+                    event as c_int,
+                    Some(callback),
+                    bell(),
+                    Some(free_bell),
+                )
+            })?;
+            callbacks.domain.push(id);
+        }
+        // SAFETY: the transmute keeps the function; only the type of the first
+        // pointers differs, and they are not looked at.
+        let network_callback: sys::virConnectNetworkEventGenericCallback =
+            Some(unsafe { transmute::<Four, NetworkCallback>(four) });
+        // SAFETY: as for the close callback.
+        let network = checked(unsafe {
+            sys::virConnectNetworkEventRegisterAny(
+                self.pointer,
+                ptr::null_mut(),
+                sys::VIR_NETWORK_EVENT_ID_LIFECYCLE as c_int,
+                network_callback,
+                bell(),
+                Some(free_bell),
+            )
+        })?;
+        callbacks.network.push(network);
+        let two: Two = ring_two;
+        // SAFETY: as for the network's callback.
+        let pool_four = unsafe { transmute::<Four, PoolCallback>(four) };
+        // SAFETY: as for the network's callback.
+        let pool_two = unsafe { transmute::<Two, PoolCallback>(two) };
+        for (event, callback) in [
+            (sys::VIR_STORAGE_POOL_EVENT_ID_LIFECYCLE, Some(pool_four)),
+            (sys::VIR_STORAGE_POOL_EVENT_ID_REFRESH, Some(pool_two)),
+        ] {
+            // SAFETY: as for the close callback.
+            let id = checked(unsafe {
+                sys::virConnectStoragePoolEventRegisterAny(
+                    self.pointer,
+                    ptr::null_mut(),
+                    event as c_int,
+                    callback,
+                    bell(),
+                    Some(free_bell),
+                )
+            })?;
+            callbacks.pool.push(id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn hostname(&self) -> Result<String, LibvirtError> {
+        // SAFETY: the connection is open; the string is ours.
+        take_string(unsafe { sys::virConnectGetHostname(self.pointer) })
+    }
+
+    pub(super) fn capabilities(&self) -> Result<String, LibvirtError> {
+        // SAFETY: the connection is open; the string is ours.
+        take_string(unsafe { sys::virConnectGetCapabilities(self.pointer) })
+    }
+
+    pub(super) fn libvirt_version(&self) -> Result<Version, LibvirtError> {
+        let mut number = 0;
+        // SAFETY: the connection is open; the number is written.
+        checked(unsafe { sys::virConnectGetLibVersion(self.pointer, &raw mut number) })?;
+        Ok(version(number))
+    }
+
+    pub(super) fn hypervisor_version(&self) -> Result<Version, LibvirtError> {
+        let mut number = 0;
+        // SAFETY: the connection is open; the number is written.
+        checked(unsafe { sys::virConnectGetVersion(self.pointer, &raw mut number) })?;
+        Ok(version(number))
+    }
+
+    pub(super) fn node(&self) -> Result<Node, LibvirtError> {
+        // SAFETY: plain integers and characters.
+        let mut node: sys::virNodeInfo = unsafe { zeroed() };
+        // SAFETY: the connection is open; the struct is filled.
+        checked(unsafe { sys::virNodeGetInfo(self.pointer, &raw mut node) })?;
+        Ok(Node {
+            model: borrow_string(node.model.as_ptr()),
+            cpus: node.cpus,
+            memory_kib: node.memory,
+        })
+    }
+
+    pub(super) fn domains(&self) -> Result<Vec<Domain>, LibvirtError> {
+        // SAFETY: the connection is open.
+        take_list(
+            |list| unsafe { sys::virConnectListAllDomains(self.pointer, list, 0) },
+            |pointer| Domain { pointer },
+        )
+    }
+
+    pub(super) fn networks(&self) -> Result<Vec<Network>, LibvirtError> {
+        // SAFETY: the connection is open.
+        take_list(
+            |list| unsafe { sys::virConnectListAllNetworks(self.pointer, list, 0) },
+            |pointer| Network { pointer },
+        )
+    }
+
+    pub(super) fn pools(&self) -> Result<Vec<Pool>, LibvirtError> {
+        // SAFETY: the connection is open.
+        take_list(
+            |list| unsafe { sys::virConnectListAllStoragePools(self.pointer, list, 0) },
+            |pointer| Pool { pointer },
+        )
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let callbacks = self.callbacks.get_mut().expect("nobody panics while holding it");
+        // SAFETY: the ids are those of this connection; each is ended once.
+        // The reference is ours and given back once.
+        unsafe {
+            for id in callbacks.domain.drain(..) {
+                sys::virConnectDomainEventDeregisterAny(self.pointer, id);
+            }
+            for id in callbacks.network.drain(..) {
+                sys::virConnectNetworkEventDeregisterAny(self.pointer, id);
+            }
+            for id in callbacks.pool.drain(..) {
+                sys::virConnectStoragePoolEventDeregisterAny(self.pointer, id);
+            }
+            sys::virConnectUnregisterCloseCallback(self.pointer, Some(closed));
+            sys::virConnectClose(self.pointer);
+        }
+    }
+}
+
+/// Callbacks by how many arguments stand before the opaque one.
+type Two = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+type Three = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_char, *mut c_void);
+type NetworkCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virNetworkPtr, *mut c_void);
+type PoolCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virStoragePoolPtr, *mut c_void);
+type Four = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, c_int, *mut c_void);
+
+/// # Safety
+/// `opaque` is a live `Bell`, which libvirt keeps until `free_bell`.
+unsafe fn ring(opaque: *mut c_void) {
+    // SAFETY: promised by the caller.
+    let bell = unsafe { &*opaque.cast::<Bell>() };
+    bell.doorbell.notify_one();
+}
+
+unsafe extern "C" fn ring_two(_: sys::virConnectPtr, _: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: registered with a bell.
+    unsafe { ring(opaque) }
+}
+
+unsafe extern "C" fn ring_three(
+    _: *mut c_void,
+    _: *mut c_void,
+    _: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered with a bell.
+    unsafe { ring(opaque) }
+}
+
+unsafe extern "C" fn ring_four(
+    _: *mut c_void,
+    _: *mut c_void,
+    _: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered with a bell.
+    unsafe { ring(opaque) }
+}
+
+unsafe extern "C" fn closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
+    // SAFETY: registered with a bell, which is live until `free_bell`.
+    let bell = unsafe { &*opaque.cast::<Bell>() };
+    bell.closed.store(reason, Ordering::Release);
+    bell.doorbell.notify_one();
+}
+
+unsafe extern "C" fn free_bell(opaque: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` at registration; libvirt calls this once.
+    drop(unsafe { Box::from_raw(opaque.cast::<Bell>()) });
+}
+
+/// Starts libvirt's own event loop on a thread, once for the process.
+fn start_event_loop() -> Result<(), LibvirtError> {
+    static STARTED: OnceLock<Result<(), LibvirtError>> = OnceLock::new();
+    STARTED
+        .get_or_init(|| {
+            // SAFETY: called once, before any connection is opened. Without
+            // the silenced handler libvirt writes its errors to stderr.
+            unsafe {
+                sys::virSetErrorFunc(ptr::null_mut(), Some(ignore_error));
+                checked(sys::virInitialize())?;
+                checked(sys::virEventRegisterDefaultImpl())?;
+            }
+            std::thread::Builder::new()
+                .name("libvirt-events".into())
+                .spawn(|| {
+                    // SAFETY: the loop was registered, and only this thread runs it.
+                    while unsafe { sys::virEventRunDefaultImpl() } == 0 {}
+                })
+                .map(drop)
+                .map_err(|error| LibvirtError::Call {
+                    number: sys::VIR_ERR_SYSTEM_ERROR,
+                    message: format!("start the thread for events: {error}"),
+                })
+        })
+        .clone()
+}
+
+unsafe extern "C" fn ignore_error(_: *mut c_void, _: sys::virErrorPtr) {}
+
+/// What `virNodeGetInfo` tells.
+pub(super) struct Node {
+    pub(super) model: String,
+    pub(super) cpus: u32,
+    pub(super) memory_kib: u64,
+}
+
+/// What `virDomainGetBlockInfo` tells, in bytes.
+pub(super) struct BlockSize {
+    pub(super) capacity: u64,
+    pub(super) allocation: u64,
+}
+
+/// What `virStoragePoolGetInfo` tells, in bytes.
+pub(super) struct PoolSize {
+    pub(super) active: bool,
+    pub(super) capacity: u64,
+    pub(super) available: u64,
+}
+
+/// libvirt's `virDomainState`, without the words for the same thing.
+pub(super) enum DomainState {
+    Running,
+    Paused,
+    ShuttingDown,
+    Off,
+    Crashed,
+    Suspended,
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident($pointer:ty) freed by $free:ident, xml $xml:ident, autostart $autostart:ident) => {
+        $(#[$doc])*
+        pub(super) struct $name {
+            pointer: $pointer,
+        }
+
+        impl $name {
+            pub(super) fn xml(&self) -> Result<String, LibvirtError> {
+                // SAFETY: the handle is live; the string is ours.
+                take_string(unsafe { sys::$xml(self.pointer, 0) })
+            }
+
+            /// False too for a transient object, which has no such setting.
+            pub(super) fn autostart(&self) -> Result<bool, LibvirtError> {
+                let mut autostart: c_int = 0;
+                // SAFETY: the handle is live; the number is written.
+                match checked(unsafe { sys::$autostart(self.pointer, &raw mut autostart) }) {
+                    Ok(_) => Ok(autostart != 0),
+                    Err(error) if error.is_gone() => Err(error),
+                    Err(_) => Ok(false),
+                }
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: the reference is ours and given back once.
+                unsafe { sys::$free(self.pointer) };
+            }
+        }
+    };
+}
+
+handle!(
+    /// A machine of the hypervisor.
+    Domain(sys::virDomainPtr) freed by virDomainFree, xml virDomainGetXMLDesc, autostart virDomainGetAutostart
+);
+handle!(
+    /// A virtual network of the hypervisor.
+    Network(sys::virNetworkPtr) freed by virNetworkFree, xml virNetworkGetXMLDesc, autostart virNetworkGetAutostart
+);
+handle!(
+    /// A storage pool of the hypervisor.
+    Pool(sys::virStoragePoolPtr) freed by virStoragePoolFree, xml virStoragePoolGetXMLDesc, autostart virStoragePoolGetAutostart
+);
+
+impl Domain {
+    pub(super) fn state(&self) -> Result<DomainState, LibvirtError> {
+        let mut state: c_int = 0;
+        // SAFETY: the handle is live; the state is written, a null reason is allowed.
+        checked(unsafe {
+            sys::virDomainGetState(self.pointer, &raw mut state, ptr::null_mut(), 0)
+        })?;
+        Ok(match u32::try_from(state).unwrap_or_default() {
+            sys::VIR_DOMAIN_PAUSED => DomainState::Paused,
+            sys::VIR_DOMAIN_SHUTDOWN => DomainState::ShuttingDown,
+            sys::VIR_DOMAIN_SHUTOFF => DomainState::Off,
+            sys::VIR_DOMAIN_CRASHED => DomainState::Crashed,
+            sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Suspended,
+            // Running, blocked (idle), and "no state", which some drivers say.
+            _ => DomainState::Running,
+        })
+    }
+
+    pub(super) fn is_persistent(&self) -> Result<bool, LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainIsPersistent(self.pointer) }).map(|answer| answer == 1)
+    }
+
+    pub(super) fn block_size(&self, target: &str) -> Result<BlockSize, LibvirtError> {
+        let target = c_string(target)?;
+        // SAFETY: plain integers.
+        let mut size: sys::virDomainBlockInfo = unsafe { zeroed() };
+        // SAFETY: the handle is live, the string outlives the call, the struct is filled.
+        checked(unsafe {
+            sys::virDomainGetBlockInfo(self.pointer, target.as_ptr(), &raw mut size, 0)
+        })?;
+        Ok(BlockSize { capacity: size.capacity, allocation: size.allocation })
+    }
+}
+
+impl Network {
+    pub(super) fn is_active(&self) -> Result<bool, LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virNetworkIsActive(self.pointer) }).map(|answer| answer == 1)
+    }
+}
+
+impl Pool {
+    pub(super) fn size(&self) -> Result<PoolSize, LibvirtError> {
+        // SAFETY: plain integers.
+        let mut size: sys::virStoragePoolInfo = unsafe { zeroed() };
+        // SAFETY: the handle is live; the struct is filled.
+        checked(unsafe { sys::virStoragePoolGetInfo(self.pointer, &raw mut size) })?;
+        Ok(PoolSize {
+            active: u32::try_from(size.state) == Ok(sys::VIR_STORAGE_POOL_RUNNING),
+            capacity: size.capacity,
+            available: size.available,
+        })
+    }
+}

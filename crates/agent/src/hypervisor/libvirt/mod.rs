@@ -1,0 +1,116 @@
+//! libvirt, wrapped in the few safe calls that the agent needs.
+//!
+//! Only this folder knows libvirt's functions ([`ffi`]) and its XML ([`xml`]).
+
+use std::sync::Arc;
+
+use domain::inventory::Inventory;
+use domain::machine::{Disk, Machine, PowerState};
+use domain::storage::StoragePool;
+use domain::units::ByteCount;
+use tokio::sync::Notify;
+
+mod ffi;
+mod local;
+pub mod xml;
+
+pub use ffi::LibvirtError;
+
+/// A connection to a hypervisor. Its calls block.
+pub struct Connection {
+    connection: ffi::Connection,
+    uri: String,
+}
+
+impl Connection {
+    /// Opens a connection whose events ring the doorbell.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn open(uri: &str, doorbell: &Arc<Notify>) -> Result<Self, LibvirtError> {
+        let connection = ffi::Connection::open(uri)?;
+        connection.ring_on_events(doorbell)?;
+        Ok(Self { connection, uri: uri.to_owned() })
+    }
+
+    /// Why the connection is of no use any more, once it is.
+    #[must_use]
+    pub fn closed(&self) -> Option<&'static str> {
+        self.connection.closed()
+    }
+
+    /// Reads everything that the host has.
+    ///
+    /// What vanishes while it is being read is left out.
+    ///
+    /// # Errors
+    /// Whatever libvirt said; XML that makes no sense to us.
+    pub fn look(&self) -> Result<Inventory, LibvirtError> {
+        let facts = local::facts(&self.connection)?;
+        let mut machines = present(self.connection.domains()?.iter().map(|d| self.machine(d)))?;
+        let mut networks = present(self.connection.networks()?.iter().map(|network| {
+            let autostart = network.autostart()?;
+            Ok(xml::network::parse(&network.xml()?, network.is_active()?, autostart)?)
+        }))?;
+        let mut pools = present(self.connection.pools()?.iter().map(pool))?;
+        machines.sort_by(|a, b| a.name.cmp(&b.name));
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Inventory { facts, machines, networks, pools })
+    }
+
+    fn machine(&self, domain: &ffi::Domain) -> Result<Machine, LibvirtError> {
+        let power = match domain.state()? {
+            ffi::DomainState::Running => PowerState::Running,
+            ffi::DomainState::Paused => PowerState::Paused,
+            ffi::DomainState::ShuttingDown => PowerState::ShuttingDown,
+            ffi::DomainState::Off => PowerState::Off,
+            ffi::DomainState::Crashed => PowerState::Crashed,
+            ffi::DomainState::Suspended => PowerState::Suspended,
+        };
+        let mut machine = xml::machine::parse(
+            &domain.xml()?,
+            xml::machine::Aspects {
+                power,
+                persistent: domain.is_persistent()?,
+                autostart: domain.autostart()?,
+            },
+        )?;
+        for disk in &mut machine.disks {
+            measure(domain, disk);
+        }
+        Ok(machine)
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// Sizes are a courtesy: a disk whose file is missing has none, and is shown.
+fn measure(domain: &ffi::Domain, disk: &mut Disk) {
+    if let Ok(size) = domain.block_size(&disk.target) {
+        disk.capacity = Some(ByteCount::new(size.capacity));
+        disk.allocation = Some(ByteCount::new(size.allocation));
+    }
+}
+
+fn pool(pool: &ffi::Pool) -> Result<StoragePool, LibvirtError> {
+    let size = pool.size()?;
+    Ok(xml::pool::parse(
+        &pool.xml()?,
+        xml::pool::Aspects {
+            active: size.active,
+            autostart: pool.autostart()?,
+            capacity: ByteCount::new(size.capacity),
+            available: ByteCount::new(size.available),
+        },
+    )?)
+}
+
+/// Collects what was read, without what was gone by then.
+fn present<T>(read: impl Iterator<Item = Result<T, LibvirtError>>) -> Result<Vec<T>, LibvirtError> {
+    read.filter(|item| !matches!(item, Err(error) if error.is_gone())).collect()
+}

@@ -1,0 +1,67 @@
+//! The agent at work.
+
+use domain::fault::{Code, Fault};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::connection::Keeper;
+use crate::hypervisor::{self, Observation};
+use crate::identity::StateFolder;
+use crate::status::{ConnectionStatus, StatusFile};
+
+/// Runs the agent until it is told to stop (SIGTERM or SIGINT).
+///
+/// A hypervisor or a controller that is not there is waited for; only what
+/// cannot mend itself ends the agent.
+///
+/// # Errors
+/// When the state folder cannot be used, the host is not enrolled, or the
+/// hypervisor's URI makes no sense.
+pub async fn run(config: Config) -> Result<(), Fault> {
+    let folder = StateFolder::open(&config.state_folder)?;
+    let Some(identity) = folder.identity()? else {
+        let fault = Fault::new(
+            Code::NotEnrolled,
+            "run the agent",
+            format!("this host is not enrolled: {} says nothing", config.state_folder.display()),
+            "Enrol it with: lifeboat agent enrol --controller HOST:PORT --token-file FILE.",
+        );
+        folder.discard();
+        return Err(fault);
+    };
+    match hypervisor::look_once(&config.hypervisor).await {
+        Ok(_) => {}
+        Err(fault) if fault.code == Code::HypervisorNotAnswering => {
+            warn!(%fault, "waiting for the hypervisor");
+        }
+        Err(fault) => return Err(fault),
+    }
+    let mut terminated = signal(SignalKind::terminate()).map_err(|error| signals(&error))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| signals(&error))?;
+
+    let (observe, observations) = watch::channel(Observation::Nothing);
+    let status = StatusFile;
+    status.set(&folder, ConnectionStatus::Starting);
+    let controller = config.controller.unwrap_or_else(|| identity.controller.clone());
+    info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
+    let keeper = Keeper { identity, folder, controller, observations, status };
+    tokio::select! {
+        () = hypervisor::watch(config.hypervisor, observe) => {}
+        () = keeper.run() => {}
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    info!("the agent stops");
+    Ok(())
+}
+
+fn signals(error: &std::io::Error) -> Fault {
+    Fault::new(
+        Code::Internal,
+        "listen for signals",
+        error.to_string(),
+        "This is a defect of Lifeboat; please report it.",
+    )
+}

@@ -7,10 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::fault::{Code, Fault};
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
+use domain::fault::Fault;
 use serde::{Deserialize, Serialize};
+use service::settings::Sources;
 
 /// Where the file is looked for when none is named.
 pub const FILE: &str = "/etc/lifeboat/agent.toml";
@@ -63,39 +62,10 @@ impl Config {
     /// Reads the settings. A file that is named must exist; [`FILE`] need not.
     ///
     /// # Errors
-    /// [`Code::ConfigUnreadable`], [`Code::ConfigInvalid`]; the latter names
-    /// the key and where it stands.
+    /// See [`Sources::load`].
     pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Self, Fault> {
-        let path = file.unwrap_or(Path::new(FILE));
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
-                String::new()
-            }
-            Err(error) => {
-                return Err(Fault::new(
-                    Code::ConfigUnreadable,
-                    format!("read the agent's configuration {}", path.display()),
-                    error.to_string(),
-                    "Name a file that exists and that this user may read, with --config.",
-                ));
-            }
-        };
-        Figment::from(Toml::string(&text))
-            .merge(Env::prefixed(ENVIRONMENT))
-            .merge(Serialized::defaults(flags))
-            .extract()
-            .map_err(|error| {
-                Fault::new(
-                    Code::ConfigInvalid,
-                    format!(
-                        "use the agent's configuration ({} and {ENVIRONMENT}…)",
-                        path.display()
-                    ),
-                    error.to_string(),
-                    "Correct or remove the key; docs/guide/configuration.md lists all keys.",
-                )
-            })
+        let sources = Sources { role: "agent", file, default_file: FILE, environment: ENVIRONMENT };
+        sources.load(flags)
     }
 }
 
@@ -111,30 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file_and_defaults_fill_the_rest() {
-        let flags = Flags { hypervisor: Some("qemu:///session".into()), ..Flags::default() };
-        let config =
-            load("hypervisor = 'qemu:///system'\nstate_folder = '/srv/agent'", &flags).unwrap();
-        assert_eq!(config.hypervisor, "qemu:///session");
-        assert_eq!(config.state_folder, Path::new("/srv/agent"));
-        assert_eq!(load("", &Flags::default()).unwrap().hypervisor, "qemu:///system");
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let fault = load("hypervizor = 'qemu:///system'", &Flags::default()).unwrap_err();
-        assert_eq!(fault.code, Code::ConfigInvalid);
-        assert!(fault.cause.contains("hypervizor"), "{fault}");
-    }
-
-    #[test]
     fn the_documented_sample_is_what_the_defaults_are() {
         let sample = include_str!("../../../dist/agent.toml");
         assert_eq!(load(sample, &Flags::default()), load("", &Flags::default()));
-        let all_keys_set: String = sample
+        let all_keys: Vec<&str> = sample
             .lines()
-            .map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(""))
-            .fold(String::new(), |all, line| all + line + "\n");
-        load(&all_keys_set, &Flags::default()).unwrap();
+            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+            .collect();
+        assert_eq!(all_keys.len(), 3, "each key is in the sample");
+        load(&all_keys.join("\n"), &Flags::default()).unwrap();
     }
 }

@@ -1,21 +1,20 @@
 //! Who this host is: one file in the state folder, written whole or not at
 //! all, readable by the agent's user only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use domain::fault::{Code, Fault};
 use domain::id::HostId;
 use serde::{Deserialize, Serialize};
+use service::folder::PrivateFolder;
 use uuid::Uuid;
 use wire::tls::Credentials;
 
 /// Version of the file's format.
 const FORMAT: u16 = 1;
 const IDENTITY: &str = "identity.json";
-const LOCK: &str = "lock";
 
 /// Who this host is, and whom it believes.
 #[derive(Debug, Clone)]
@@ -50,12 +49,7 @@ struct IdentityFile {
 
 /// The folder with the agent's state, held by this process alone.
 #[derive(Debug)]
-pub struct StateFolder {
-    path: PathBuf,
-    made: bool,
-    /// Locked as long as it is open.
-    _lock: File,
-}
+pub struct StateFolder(PrivateFolder);
 
 impl StateFolder {
     /// Opens the folder, making it if need be, and takes hold of it.
@@ -63,52 +57,12 @@ impl StateFolder {
     /// # Errors
     /// [`Code::DataFolderUnusable`], [`Code::DataFolderInUse`].
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        let doing = || format!("open the agent's state folder {}", path.display());
-        let unusable = |error: io::Error| {
-            Fault::new(
-                Code::DataFolderUnusable,
-                doing(),
-                error.to_string(),
-                "Make the folder writable for the agent's user, or name another as `state_folder`.",
-            )
-        };
-        let made = !path.exists();
-        if made {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join(LOCK))
-            .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), made, _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(Fault::new(
-                Code::DataFolderInUse,
-                doing(),
-                "another agent works in it",
-                "Stop that agent first (systemctl stop lifeboat-agent), or name another folder.",
-            )),
-            Err(fs::TryLockError::Error(error)) => Err(unusable(error)),
-        }
+        PrivateFolder::open("agent", path).map(Self)
     }
 
-    /// Whether some process holds the folder now.
-    #[must_use]
-    pub fn is_held(path: &Path) -> bool {
-        File::open(path.join(LOCK))
-            .is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
-    }
-
-    /// Leaves no trace when the folder was made by this process.
+    /// Leaves no trace when the folder was made by this process in vain.
     pub fn discard(self) {
-        if self.made {
-            // Best effort: an empty folder left behind harms nobody.
-            let _ = fs::remove_file(self.path.join(LOCK));
-            let _ = fs::remove_dir(&self.path);
-        }
+        self.0.discard();
     }
 
     /// Who this host is; none before it is enrolled.
@@ -116,7 +70,7 @@ impl StateFolder {
     /// # Errors
     /// [`Code::DataFolderUnusable`] when the file cannot be read or understood.
     pub fn identity(&self) -> Result<Option<Identity>, Fault> {
-        read_identity(&self.path)
+        read_identity(self.0.path())
     }
 
     /// Keeps who this host is. Durable on return.
@@ -135,29 +89,19 @@ impl StateFolder {
             key: identity.credentials.key.clone(),
         };
         let text = serde_json::to_vec_pretty(&file).expect("the file's form is plain");
-        self.replace(IDENTITY, &text).map_err(|error| {
+        self.0.write(IDENTITY, &text).map_err(|error| {
             Fault::new(
                 Code::DataFolderUnusable,
-                format!("keep who this host is in {}", self.path.display()),
+                format!("keep who this host is in {}", self.0.path().display()),
                 error.to_string(),
                 "Make room in the folder and make it writable for the agent's user.",
             )
         })
     }
 
-    /// Replaces a file whole. Durable on return.
-    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let new = self.path.join(format!("{name}.new"));
-        // A leftover of a crash may have other rights.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
+    /// Replaces another file of the agent's whole. Durable on return.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(name, bytes)
     }
 }
 
@@ -198,7 +142,6 @@ pub fn read_identity(folder: &Path) -> Result<Option<Identity>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     /// What version 1 wrote; it must be readable for ever.
     const GOLDEN: &str = include_str!("../tests/golden/identity-1.json");
@@ -215,8 +158,6 @@ mod tests {
         folder.keep_identity(&identity).unwrap();
         let written = fs::read_to_string(path.join(IDENTITY)).unwrap();
         assert_eq!(written.trim(), GOLDEN.trim());
-        let mode = fs::metadata(path.join(IDENTITY)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "the key is for the agent's user only");
         assert!(!format!("{identity:?}").contains("SECRET"), "{identity:?}");
     }
 
@@ -227,24 +168,5 @@ mod tests {
         fs::write(root.path().join(IDENTITY), &newer).unwrap();
         let fault = read_identity(root.path()).unwrap_err();
         assert!(fault.cause.contains("format 2"), "{fault}");
-    }
-
-    #[test]
-    fn one_folder_has_one_agent() {
-        let root = tempfile::tempdir().unwrap();
-        let held = StateFolder::open(root.path()).unwrap();
-        assert!(StateFolder::is_held(root.path()));
-        assert_eq!(StateFolder::open(root.path()).unwrap_err().code, Code::DataFolderInUse);
-        drop(held);
-        assert!(!StateFolder::is_held(root.path()));
-        StateFolder::open(root.path()).unwrap();
-    }
-
-    #[test]
-    fn a_folder_that_was_made_in_vain_is_gone_again() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("agent");
-        StateFolder::open(&path).unwrap().discard();
-        assert!(!path.exists());
     }
 }

@@ -68,7 +68,7 @@ impl StatusFile {
     pub fn set(&self, folder: &StateFolder, connection: ConnectionStatus) {
         let text = serde_json::to_vec_pretty(&File { format: FORMAT, connection })
             .expect("the file's form is plain");
-        if let Err(error) = folder.replace(STATUS, &text) {
+        if let Err(error) = folder.write(STATUS, &text) {
             warn!(%error, "cannot write the agent's status");
         }
     }

@@ -54,6 +54,17 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether trying again soon is in vain.
+    #[must_use]
+    pub fn needs_an_operator(&self) -> bool {
+        match self {
+            // The controller is there and in trouble itself.
+            Self::Refused(refused) => refused.code != Code::DatabaseUnusable.as_str(),
+            Self::CertificateRefused(_) | Self::NotTrusted(_) => true,
+            _ => false,
+        }
+    }
+
     /// The error as an operator reads it.
     #[must_use]
     pub fn into_fault(self, doing: &str, controller: &str) -> Fault {

@@ -64,10 +64,7 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
-            let refused = matches!(
-                error,
-                DialError::Refused(_) | DialError::CertificateRefused(_) | DialError::NotTrusted(_)
-            );
+            let pause = if error.needs_an_operator() { REFUSED_PAUSE } else { backoff.next_pause() };
             let doing = format!("keep the connection to the controller at {}", self.controller);
             let fault = error.into_fault(&doing, &self.controller);
             if last_fault.as_ref() == Some(&fault) {
@@ -78,7 +75,7 @@ impl Keeper {
                 self.status.set(&self.folder, ConnectionStatus::not_connected(&fault));
                 last_fault = Some(fault);
             }
-            sleep(if refused { REFUSED_PAUSE } else { backoff.next_pause() }).await;
+            sleep(pause).await;
         }
     }
 

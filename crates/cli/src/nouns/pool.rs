@@ -1,0 +1,77 @@
+//! `lifeboat pool`.
+
+use api::List;
+use api::pool::Pool;
+use clap::Subcommand;
+use domain::units::ByteCount;
+
+use crate::client::{Session, narrow, segment};
+use crate::failure::Failure;
+use crate::output::{self, or_dash, time, yes};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the storage pools
+    List {
+        /// Only of this site
+        #[arg(long)]
+        site: Option<String>,
+        /// Only of this host
+        #[arg(long)]
+        host: Option<String>,
+    },
+    /// Show one storage pool
+    Show {
+        /// Name, HOST/NAME, SITE/HOST/NAME, or id
+        pool: String,
+    },
+}
+
+pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
+    match command {
+        Command::List { site, host } => {
+            let path = format!("/pools{}", narrow(site.as_deref(), host.as_deref()));
+            let pools: List<Pool> = session.get(&path).await?;
+            output::list(
+                session.json,
+                &pools,
+                "There are no storage pools.",
+                &["NAME", "SITE", "HOST", "STATE", "KIND", "SIZE", "FREE", "PATH"],
+                |pool| {
+                    vec![
+                        pool.name.clone(),
+                        pool.site.name.clone(),
+                        pool.host.name.clone(),
+                        state(pool),
+                        pool.kind.clone(),
+                        ByteCount::new(pool.capacity_bytes).to_string(),
+                        ByteCount::new(pool.available_bytes).to_string(),
+                        or_dash(pool.path.as_ref()),
+                    ]
+                },
+            );
+        }
+        Command::Show { pool } => {
+            let pool: Pool = session.get(&format!("/pools/{}", segment(&pool))).await?;
+            let fields = [
+                ("Name", pool.name.clone()),
+                ("Id", pool.id.to_string()),
+                ("UUID", pool.uuid.to_string()),
+                ("Host", format!("{} at {}", pool.host.name, pool.site.name)),
+                ("State", state(&pool)),
+                ("Autostart", yes(pool.autostart)),
+                ("Kind", pool.kind.clone()),
+                ("Path", or_dash(pool.path.as_ref())),
+                ("Size", ByteCount::new(pool.capacity_bytes).to_string()),
+                ("Free", ByteCount::new(pool.available_bytes).to_string()),
+            ];
+            output::item(session.json, &pool, &fields);
+        }
+    }
+    Ok(())
+}
+
+fn state(pool: &Pool) -> String {
+    let state = if pool.active { "active" } else { "inactive" };
+    if pool.current { state.into() } else { format!("{state} as of {}", time(pool.seen)) }
+}

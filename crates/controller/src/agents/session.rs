@@ -1,0 +1,368 @@
+//! One connection of an agent.
+//!
+//! ```text
+//!   no certificate: Enrol ──▶ Enrolled, end
+//!   certificate:    Hello ──▶ standing good? ── no ──▶ Refused, end
+//!                              │ yes
+//!                              ▼
+//!                   Welcome; inventories are applied, heartbeats answered,
+//!                   until silence, close, or an operator ends it (Refused)
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use domain::fault::{Code, Fault};
+use domain::id::HostId;
+use futures::{SinkExt as _, StreamExt as _};
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::server::TlsStream;
+use tokio_util::codec::Framed;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+use wire::frame::{ControlCodec, FrameError};
+use wire::message::{AgentMessage, ControllerMessage, Hello, ProtocolRange, SILENCE_MAX, Welcome};
+
+use super::connections::Place;
+use super::enrolment;
+use crate::Controller;
+use crate::authority::hexadecimal;
+use crate::database::DatabaseError;
+use crate::database::hosts::Standing;
+
+type Channel = Framed<TlsStream<TcpStream>, ControlCodec<ControllerMessage, AgentMessage>>;
+
+/// How often it is written down that an agent is still heard.
+const HEARD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a session ended, other than that its agent went away.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The agent has no business here.
+    Refused {
+        /// What it was told.
+        fault: Fault,
+        /// What is known of who it is.
+        subject: String,
+    },
+    /// The controller cannot serve it now; it may come again.
+    Broken(Fault),
+    /// The connection is over: closed, silent, or told to stop.
+    Gone,
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(_) => Self::Gone,
+            error => Self::Refused {
+                fault: Fault::new(
+                    Code::ProtocolViolated,
+                    "understand an agent",
+                    error_chain(&error),
+                    "Check that the agent is a released version of Lifeboat, and that nothing else uses the port for agents.",
+                ),
+                subject: "unknown".into(),
+            },
+        }
+    }
+}
+
+/// An agent that proved which host it is.
+struct Session<'a> {
+    controller: &'a Controller,
+    host: HostId,
+    name: String,
+    serial: String,
+    channel: Channel,
+    place: Place,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    controller: &Controller,
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    stop: CancellationToken,
+) -> Result<(), End> {
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+    let mut channel: Channel = Framed::new(stream, ControlCodec::default());
+    let result = tokio::select! {
+        result = converse(controller, &mut channel, certificate.as_deref(), peer) => result,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let (hello, host, serial) = match result {
+        Ok(Begun::Greeted { hello, host, serial }) => (hello, host, serial),
+        Ok(Begun::Enrolled) => return Ok(()),
+        Err(end) => return tell(channel, end).await,
+    };
+    // Entering before asking for the standing: a revocation then either is
+    // seen here or finds the session to cut.
+    let place = controller.connections.enter(host, Uuid::new_v4(), OffsetDateTime::now_utc());
+    let mut session = Session { controller, host, name: String::new(), serial, channel, place };
+    let end = match session.greet(&hello).await {
+        Ok(()) => tokio::select! {
+            end = session.run() => end,
+            () = stop.cancelled() => End::Gone,
+        },
+        Err(end) => end,
+    };
+    if session.place.is_current() && !session.name.is_empty() {
+        session.heard().await;
+        info!(host = %session.name, "an agent is gone");
+    }
+    tell(session.channel, end).await
+}
+
+/// How a connection began.
+enum Begun {
+    Enrolled,
+    Greeted { hello: Hello, host: HostId, serial: String },
+}
+
+async fn converse(
+    controller: &Controller,
+    channel: &mut Channel,
+    certificate: Option<&[u8]>,
+    peer: SocketAddr,
+) -> Result<Begun, End> {
+    let first = timeout(SILENCE_MAX, channel.next()).await.map_err(|_| End::Gone)?;
+    let first = first.ok_or(End::Gone)??;
+    let out_of_turn = |kind: &str, subject: String| End::Refused {
+        fault: Fault::new(
+            Code::ProtocolViolated,
+            "let an agent connect",
+            format!("it said {kind:?} out of turn"),
+            "Check that the agent is a released version of Lifeboat.",
+        ),
+        subject,
+    };
+    match (first, certificate) {
+        (AgentMessage::Enrol(wish), None) => {
+            let enrolled = enrolment::enrol(controller, *wish, peer).await?;
+            send(channel, &ControllerMessage::Enrolled(enrolled)).await?;
+            // The agent ends the connection once it has read the answer.
+            let _ = timeout(SILENCE_MAX, channel.next()).await;
+            Ok(Begun::Enrolled)
+        }
+        (AgentMessage::Hello(hello), Some(certificate)) => {
+            let host = wire::tls::host_of(&certificate.into());
+            let serial = x509_parser::parse_x509_certificate(certificate)
+                .map(|(_, certificate)| hexadecimal(certificate.raw_serial()));
+            match (host, serial) {
+                (Some(host), Ok(serial)) => Ok(Begun::Greeted { hello, host, serial }),
+                _ => Err(out_of_turn(
+                    "hello with a certificate that is no agent's",
+                    "unknown".into(),
+                )),
+            }
+        }
+        (other, _) => Err(out_of_turn(other.kind(), "unknown".into())),
+    }
+}
+
+impl Session<'_> {
+    async fn greet(&mut self, hello: &Hello) -> Result<(), End> {
+        let database = &self.controller.database;
+        let doing = format!("let host {} connect", self.host);
+        let standing = database
+            .standing(self.host, &self.serial)
+            .await
+            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+        let refuse = |fault| Err(End::Refused { fault, subject: self.host.to_string() });
+        let (name, site) = match standing {
+            Standing::Good { name, site } => (name, site),
+            Standing::Revoked => return refuse(revoked(&self.host.to_string())),
+            Standing::Replaced => return refuse(enrolment::replaced(&self.host.to_string())),
+            Standing::Unknown => {
+                return refuse(Fault::new(
+                    Code::HostRevoked,
+                    doing,
+                    "the host was removed from this controller",
+                    "To bring it back, move the agent's state folder away and enrol it again.",
+                ));
+            }
+        };
+        let Some(protocol) = ProtocolRange::OURS.agree(hello.protocol) else {
+            return refuse(protocol_mismatch(&doing, hello.protocol));
+        };
+        database
+            .greeted(self.host, &hello.agent_version, OffsetDateTime::now_utc())
+            .await
+            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+        info!(host = %name, %site, agent = %hello.agent_version, "an agent is connected");
+        self.name.clone_from(&name);
+        send(&mut self.channel, &ControllerMessage::Welcome(Welcome { protocol, name, site })).await
+    }
+
+    /// Serves the agent until something ends the session.
+    async fn run(&mut self) -> End {
+        let mut silence = Instant::now() + SILENCE_MAX;
+        let mut noted = Instant::now();
+        loop {
+            let message = tokio::select! {
+                received = self.channel.next() => match received {
+                    Some(Ok(message)) => message,
+                    Some(Err(error)) => return error.into(),
+                    None => return End::Gone,
+                },
+                fault = self.place.told_to_end() => {
+                    return End::Refused { fault, subject: self.name.clone() };
+                }
+                () = sleep_until(silence) => {
+                    debug!(host = %self.name, "an agent fell silent");
+                    return End::Gone;
+                }
+            };
+            silence = Instant::now() + SILENCE_MAX;
+            if let Err(end) = self.apply(message).await {
+                return end;
+            }
+            if noted.elapsed() >= HEARD_INTERVAL {
+                noted = Instant::now();
+                self.heard().await;
+            }
+        }
+    }
+
+    async fn apply(&mut self, message: AgentMessage) -> Result<(), End> {
+        let database = &self.controller.database;
+        let now = OffsetDateTime::now_utc();
+        let broken = |doing: &str, error: DatabaseError| {
+            End::Broken(database_fault(&format!("{doing} of host {}", self.name), &error))
+        };
+        match message {
+            AgentMessage::Heartbeat => send(&mut self.channel, &ControllerMessage::Heartbeat).await,
+            AgentMessage::Inventory(inventory) => {
+                debug!(host = %self.name, machines = inventory.machines.len(), "inventory");
+                database
+                    .apply_inventory(self.host, *inventory, now)
+                    .await
+                    .map_err(|error| broken("keep the inventory", error))
+            }
+            AgentMessage::HypervisorLost(lost) => {
+                warn!(host = %self.name, reason = %lost.reason, "a hypervisor does not answer");
+                database
+                    .hypervisor_lost(self.host, lost.since, &lost.reason)
+                    .await
+                    .map_err(|error| broken("keep the state of the hypervisor", error))
+            }
+            AgentMessage::Renew { request } => self.renew(&request, now).await,
+            other @ (AgentMessage::Enrol(_) | AgentMessage::Hello(_)) => Err(End::Refused {
+                fault: Fault::new(
+                    Code::ProtocolViolated,
+                    format!("serve host {}", self.name),
+                    format!("it said {:?} out of turn", other.kind()),
+                    "Check that the agent is a released version of Lifeboat.",
+                ),
+                subject: self.name.clone(),
+            }),
+        }
+    }
+
+    async fn renew(&mut self, request: &str, now: OffsetDateTime) -> Result<(), End> {
+        let doing = format!("renew the certificate of host {}", self.name);
+        let life = self.controller.config.certificate_life;
+        let issued =
+            self.controller.authority.issue_to_host(self.host, request, life, now).map_err(
+                |error| End::Refused {
+                    fault: Fault::new(
+                        Code::ProtocolViolated,
+                        doing.clone(),
+                        error_chain(&error),
+                        "Check that the agent is a released version of Lifeboat.",
+                    ),
+                    subject: self.name.clone(),
+                },
+            )?;
+        self.controller
+            .database
+            .renewed(self.host, &self.serial, &issued)
+            .await
+            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+        info!(host = %self.name, expires = %issued.expires, "renewed a certificate");
+        send(&mut self.channel, &ControllerMessage::Renewed { certificate: issued.certificate })
+            .await
+    }
+
+    /// Writes down that the agent was heard just now.
+    async fn heard(&self) {
+        if let Err(error) =
+            self.controller.database.heard(self.host, OffsetDateTime::now_utc()).await
+        {
+            error!(%error, host = %self.name, "cannot write down when a host was last heard");
+        }
+    }
+}
+
+/// What an agent is told whose host was revoked.
+pub(crate) fn revoked(host: &str) -> Fault {
+    Fault::new(
+        Code::HostRevoked,
+        format!("let host {host} connect"),
+        "the host was revoked by an operator",
+        "If that was a mistake, make a token that replaces the host and enrol it again: lifeboat token enrolment --site SITE --replaces HOST.",
+    )
+}
+
+pub(super) fn protocol_mismatch(doing: &str, theirs: ProtocolRange) -> Fault {
+    let ours = ProtocolRange::OURS;
+    Fault::new(
+        Code::ProtocolMismatch,
+        doing,
+        format!(
+            "the agent speaks versions {} to {} of the protocol, the controller {} to {}",
+            theirs.oldest, theirs.newest, ours.oldest, ours.newest
+        ),
+        "Upgrade the older of the two.",
+    )
+}
+
+pub(super) fn database_fault(doing: &str, error: &DatabaseError) -> Fault {
+    Fault::new(
+        Code::DatabaseUnusable,
+        doing,
+        error_chain(error),
+        "Look at the controller's log and its disk; agents come again by themselves.",
+    )
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+async fn send(channel: &mut Channel, message: &ControllerMessage) -> Result<(), End> {
+    match timeout(SILENCE_MAX, channel.send(message)).await {
+        Err(_) => Err(End::Gone),
+        Ok(sent) => Ok(sent?),
+    }
+}
+
+/// Tells the agent why its session ends, if there is something to tell.
+async fn tell(mut channel: Channel, end: End) -> Result<(), End> {
+    let fault = match &end {
+        End::Refused { fault, .. } => fault,
+        End::Broken(fault) => {
+            error!(%fault, "cannot serve an agent");
+            fault
+        }
+        End::Gone => return Err(end),
+    };
+    let word = ControllerMessage::Refused(fault.clone().into());
+    if send(&mut channel, &word).await.is_ok() {
+        // Closing at once could overtake the word; see the farewell in `agents`.
+        let _ = timeout(super::FAREWELL, channel.close()).await;
+        let drained = async { while let Some(Ok(_)) = channel.next().await {} };
+        let _ = timeout(super::FAREWELL, drained).await;
+    }
+    Err(end)
+}

@@ -1,0 +1,139 @@
+//! The REST API under `/api/v1`, one file per noun.
+//!
+//! Handlers convert and call; they hold no rule. Each takes a
+//! [`Caller`](access::Caller), who proved by a token what they may do, and
+//! returns [`Failure`](failure::Failure) with a code, a cause and advice.
+//! The OpenAPI document is made from the handlers; `openapi.json` at the root
+//! of the repository is its checked-in copy.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::Controller;
+
+mod access;
+mod audit;
+mod clouds;
+mod failure;
+mod health;
+mod hosts;
+mod machines;
+mod networks;
+mod pools;
+mod sites;
+mod tokens;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Lifeboat",
+        description = "Site recovery for virtual machines and servers.\n\nEvery request but those to `health` and `openapi.json` carries a token: `Authorization: Bearer lba.…`. Errors are of type `Problem`. Where a path takes a name, it takes the name, the name qualified by what it belongs to (`site/host`, with the slash encoded as `%2F`), or the id.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    tags(
+        (name = "site", description = "Places that can be lost as a whole"),
+        (name = "cloud", description = "Named groups of hosts inside a site"),
+        (name = "host", description = "Machines with an agent"),
+        (name = "machine", description = "Virtual machines"),
+        (name = "network", description = "Virtual networks of hosts"),
+        (name = "pool", description = "Storage pools of hosts"),
+        (name = "token", description = "Who may use the API, and who may become a host"),
+        (name = "controller", description = "The controller itself"),
+    )
+)]
+struct Document;
+
+fn routes() -> OpenApiRouter<Controller> {
+    OpenApiRouter::new()
+        .routes(routes!(sites::list, sites::create))
+        .routes(routes!(sites::show, sites::update, sites::delete))
+        .routes(routes!(clouds::list, clouds::create))
+        .routes(routes!(clouds::show, clouds::update, clouds::delete))
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::show, hosts::remove))
+        .routes(routes!(hosts::move_to))
+        .routes(routes!(hosts::revoke))
+        .routes(routes!(machines::list))
+        .routes(routes!(machines::show))
+        .routes(routes!(networks::list))
+        .routes(routes!(networks::show))
+        .routes(routes!(pools::list))
+        .routes(routes!(pools::show))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::create_enrolment))
+        .routes(routes!(tokens::withdraw))
+        .routes(routes!(audit::list))
+        .routes(routes!(health::health))
+        .routes(routes!(health::metrics))
+}
+
+fn documented() -> (Router<Controller>, utoipa::openapi::OpenApi) {
+    let mut document = Document::openapi();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("token", SecurityScheme::Http(scheme));
+    OpenApiRouter::with_openapi(document).nest(api::PREFIX, routes()).split_for_parts()
+}
+
+/// The OpenAPI document of the API.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().1
+}
+
+/// The API as a service.
+pub fn router(controller: Controller) -> Router {
+    let (routes, document) = documented();
+    routes
+        .route(
+            &format!("{}/openapi.json", api::PREFIX),
+            get(move || std::future::ready(axum::Json(document.clone()))),
+        )
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_method)
+        .layer(middleware::from_fn(count))
+        .layer(tower_http::limit::RequestBodyLimitLayer::new(1 << 20))
+        .with_state(controller)
+}
+
+async fn count(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    crate::metrics::count_request(method.as_str(), response.status().as_u16());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Run `cargo xtask openapi` after a change of the API, and read the
+    /// difference before committing it.
+    #[test]
+    fn the_checked_in_document_is_that_of_the_code() {
+        let made = openapi().to_pretty_json().unwrap();
+        let checked_in = include_str!("../../../../openapi.json");
+        assert!(made.trim() == checked_in.trim(), "run: cargo xtask openapi");
+    }
+
+    #[test]
+    fn every_route_but_those_for_anybody_asks_for_a_token() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let guarded = operation.get("security").is_some();
+                let open = path.ends_with("/health");
+                assert_ne!(guarded, open, "{method} {path}");
+            }
+        }
+    }
+}

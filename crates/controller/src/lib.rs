@@ -1,0 +1,47 @@
+//! The controller: it knows the sites, their hosts and what runs there, and
+//! serves the API over all of it.
+//!
+//! It holds intent and history and is never in the data path: agents go on
+//! without it.
+//!
+//! | looking for | module |
+//! | --- | --- |
+//! | settings | [`config`] |
+//! | the data folder and who holds it | [`data_folder`] |
+//! | the certificate authority | [`authority`] |
+//! | what is stored, and the only SQL | [`database`] |
+//! | connections of agents, enrolment, refusal | [`agents`] |
+//! | the REST API, one file per noun | [`api`] |
+//! | Prometheus metrics | [`metrics`] |
+//! | all of it at work | [`run`] |
+
+pub mod agents;
+pub mod api;
+pub mod authority;
+pub mod config;
+pub mod data_folder;
+pub mod database;
+pub mod metrics;
+pub mod run;
+
+use std::sync::Arc;
+
+use agents::Connections;
+use authority::Authority;
+use config::Config;
+use database::Database;
+
+/// What every part of the controller works with.
+#[derive(Clone)]
+pub struct Controller {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// What is stored.
+    pub database: Database,
+    /// Issues certificates.
+    pub authority: Arc<Authority>,
+    /// Agents that are connected now.
+    pub connections: Connections,
+    /// Renders the metrics.
+    pub metrics: metrics::Metrics,
+}

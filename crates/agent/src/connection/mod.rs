@@ -64,7 +64,8 @@ impl Keeper {
                 }
                 Err(error) => error,
             };
-            let pause = if error.needs_an_operator() { REFUSED_PAUSE } else { backoff.next_pause() };
+            let pause =
+                if error.needs_an_operator() { REFUSED_PAUSE } else { backoff.next_pause() };
             let doing = format!("keep the connection to the controller at {}", self.controller);
             let fault = error.into_fault(&doing, &self.controller);
             if last_fault.as_ref() == Some(&fault) {

@@ -60,6 +60,9 @@ pub enum LibvirtError {
         /// libvirt's words.
         message: String,
     },
+    /// The hypervisor is one that the agent does not work with.
+    #[error("the hypervisor is {0}, and the agent works with QEMU")]
+    NotQemu(String),
     /// The XML makes no sense to us.
     #[error(transparent)]
     Xml(#[from] XmlError),
@@ -93,7 +96,7 @@ impl LibvirtError {
                     | sys::VIR_ERR_NO_SUPPORT
                     | sys::VIR_ERR_INTERNAL_ERROR,
                 ..
-            }
+            } | Self::NotQemu(_)
         )
     }
 }
@@ -218,6 +221,11 @@ impl Connection {
             closed: Arc::new(AtomicI32::new(OPEN)),
             callbacks: std::sync::Mutex::default(),
         };
+        // SAFETY: the connection is open; the name is static in libvirt.
+        let kind = borrow_string(unsafe { sys::virConnectGetType(pointer) });
+        if kind != "QEMU" {
+            return Err(LibvirtError::NotQemu(kind));
+        }
         // Drivers without a daemon have no keepalive; that is no error.
         // SAFETY: the connection is open.
         unsafe {

@@ -1,0 +1,184 @@
+//! An agent at a site.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::process::Process;
+use crate::product::{Answer, binary};
+use crate::site::Site;
+
+/// How long an agent may take to end in order.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The controller's address for agents, as all places know it.
+const CONTROLLER: &str = "third-place:7443";
+const STATE_FOLDER: &str = "/var/lib/lifeboat/agent";
+
+/// An agent at a site, running or not.
+#[derive(Debug)]
+pub struct Agent {
+    site: Site,
+    name: String,
+    state_folder: String,
+    binary: PathBuf,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// An agent of a site, before it is enrolled.
+    ///
+    /// # Errors
+    /// When the product was not built.
+    pub fn of(site: &Site) -> Result<Self> {
+        Ok(Self {
+            site: site.clone(),
+            name: site.name().to_owned(),
+            state_folder: STATE_FOLDER.to_owned(),
+            binary: binary()?,
+            process: None,
+        })
+    }
+
+    /// The same site's agent under another name and with another state folder.
+    #[must_use]
+    pub fn second(&self, name: &str) -> Self {
+        Self {
+            site: self.site.clone(),
+            name: name.to_owned(),
+            state_folder: format!("/var/lib/lifeboat/{name}"),
+            binary: self.binary.clone(),
+            process: None,
+        }
+    }
+
+    /// Where its state folder is on the host.
+    #[must_use]
+    pub fn state_folder(&self) -> PathBuf {
+        self.site.outside(&self.state_folder)
+    }
+
+    /// Tries to enrol it, whatever becomes of it.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub async fn try_enrol(&self, token: &str, more: &[&str]) -> Result<Answer> {
+        let mut command = self.site.command(&self.binary);
+        command
+            .args(["--json", "agent", "enrol", "--controller", CONTROLLER])
+            .args(["--state-folder", &self.state_folder, "--name", &self.name])
+            .args(more)
+            .kill_on_drop(true)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("run the agent's enrolment")?;
+        let mut input = child.stdin.take().context("its standard input")?;
+        input.write_all(token.as_bytes()).await.context("hand it the token")?;
+        drop(input);
+        let output = child.wait_with_output().await.context("wait for the enrolment")?;
+        Ok(Answer {
+            code: output.status.code().unwrap_or(-1),
+            output: String::from_utf8_lossy(&output.stdout).into_owned(),
+            error: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Enrols it and starts it.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn enrol(&mut self, token: &str) -> Result<()> {
+        let answer = self.try_enrol(token, &[]).await?;
+        ensure!(answer.code == 0, "enrol {}: {answer:?}", self.name);
+        self.start().await
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When its site has no power.
+    pub async fn start(&mut self) -> Result<()> {
+        self.start_as(&[], &[]).await
+    }
+
+    /// Starts it behind other words, such as `setpriv …`, and with more
+    /// arguments.
+    ///
+    /// # Errors
+    /// When its site has no power.
+    pub async fn start_as(&mut self, before: &[&str], more: &[&str]) -> Result<()> {
+        let binary = self.binary.to_string_lossy().into_owned();
+        let words: Vec<&str> = before
+            .iter()
+            .copied()
+            .chain([binary.as_str(), "agent", "run", "--state-folder", &self.state_folder])
+            .chain(more.iter().copied())
+            .collect();
+        let mut command = self.site.command(words[0]);
+        command.args(&words[1..]);
+        let process = self.site.spawn(&format!("agent-{}", self.name), &mut command).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub async fn kill(&mut self) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to end and waits until it did.
+    ///
+    /// # Errors
+    /// When it does not end in order.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let status = process.terminate(PATIENCE).await?;
+        ensure!(status.success(), "the agent ended with {status}");
+        Ok(())
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    ///
+    /// # Errors
+    /// When it does not within ten seconds.
+    pub async fn ended(&mut self) -> Result<Option<i32>> {
+        let process = self.process.as_mut().context("the agent never ran")?;
+        Ok(process.wait(PATIENCE).await?.code())
+    }
+
+    /// Lets it live on when this process ends.
+    pub async fn keep_running(mut self) {
+        if let Some(process) = self.process.take() {
+            process.keep_running().await;
+        }
+    }
+
+    /// All that it has logged, over all its runs.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.process.as_ref().context("the agent never ran")?.log()
+    }
+
+    /// What `lifeboat agent status` says for programs.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn status(&self) -> Result<serde_json::Value> {
+        let mut command = self.site.command(&self.binary);
+        command.args(["--json", "agent", "status", "--state-folder", &self.state_folder]);
+        let output = command.kill_on_drop(true).output().await.context("ask for its status")?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("read {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}

@@ -1,0 +1,231 @@
+//! The controller at the third place, and the CLI beside it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use api::List;
+use api::host::Host;
+use api::machine::Machine;
+use api::network::Network;
+use api::problem::Problem;
+use serde::de::DeserializeOwned;
+use tokio::process::Command;
+
+use crate::lab::Lab;
+use crate::place::Place;
+use crate::process::Process;
+use crate::product::binary;
+use crate::run::wait_for;
+
+/// How long the controller may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The client's home at the third place, with its settings.
+const HOME: &str = "/var/lib/lifeboat/home";
+
+/// A controller that runs at the third place, with an administrator's token
+/// for the CLI.
+#[derive(Debug)]
+pub struct Controller<'lab> {
+    place: &'lab Place,
+    binary: PathBuf,
+    process: Option<Process>,
+}
+
+/// What a command of the CLI said.
+#[derive(Debug)]
+pub struct Answer {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub error: String,
+}
+
+impl Answer {
+    /// The error that the command printed for programs.
+    ///
+    /// # Errors
+    /// When it printed none.
+    pub fn problem(&self) -> Result<Problem> {
+        serde_json::from_str(&self.error).with_context(|| format!("read a problem in {self:?}"))
+    }
+}
+
+impl<'lab> Controller<'lab> {
+    /// Starts a controller with new data and makes the first token.
+    ///
+    /// # Errors
+    /// When it does not answer within ten seconds.
+    pub async fn start(lab: &'lab Lab) -> Result<Self> {
+        let place = lab.third_place();
+        let home = place.outside(HOME);
+        std::fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
+        let mut controller = Self { place, binary: binary()?, process: None };
+        controller.power_on().await?;
+        let saved = controller.cli(&["controller", "admin-token", "--save"]).await?;
+        ensure!(saved.code == 0, "make the first token: {saved:?}");
+        wait_for("hear from the controller", PATIENCE, async || {
+            Ok((controller.cli(&["health"]).await?.code == 0).then_some(()))
+        })
+        .await?;
+        Ok(controller)
+    }
+
+    /// Starts the controller's process anew, on the data that is there.
+    ///
+    /// # Errors
+    /// When it ends at once.
+    pub async fn power_on(&mut self) -> Result<()> {
+        let mut command = self.place.command(&self.binary);
+        command.args(["controller", "run"]);
+        let process = self.place.spawn("controller", &mut command).await?;
+        let process = self.process.insert(process);
+        wait_for("start the controller", PATIENCE, async || {
+            let log = process.log()?;
+            let begun = log.matches("the controller is ready").count();
+            let stopped = log.matches("the controller stops").count();
+            if !process.is_running()? {
+                bail!("the controller ended: {log}");
+            }
+            Ok((begun > stopped).then_some(()))
+        })
+        .await
+    }
+
+    /// Ends the controller with SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not go.
+    pub async fn kill(&mut self) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the controller to end and waits until it did.
+    ///
+    /// # Errors
+    /// When it does not end in order.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let status = process.terminate(PATIENCE).await?;
+        ensure!(status.success(), "the controller ended with {status}");
+        Ok(())
+    }
+
+    /// Lets the controller live on when this process ends.
+    pub async fn keep_running(mut self) {
+        if let Some(process) = self.process.take() {
+            process.keep_running().await;
+        }
+    }
+
+    /// Writes the controller's configuration file, for its next start.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        let path = self.place.outside("/etc/lifeboat/controller.toml");
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn place(&self) -> &'lab Place {
+        self.place
+    }
+
+    /// All that the controller has logged.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.process.as_ref().context("the controller never ran")?.log()
+    }
+
+    /// A command of the CLI at the third place, as the administrator.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.place.command(&self.binary);
+        command.env("HOME", HOME).env_remove("XDG_CONFIG_HOME").kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command of the CLI, whatever becomes of it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn cli(&self, arguments: &[&str]) -> Result<Answer> {
+        let output = self.command().args(arguments).output().await.context("run the CLI")?;
+        Ok(Answer {
+            code: output.status.code().unwrap_or(-1),
+            output: String::from_utf8_lossy(&output.stdout).into_owned(),
+            error: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a command of the CLI that must succeed; what it prints for people.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn say(&self, arguments: &[&str]) -> Result<String> {
+        let answer = self.cli(arguments).await?;
+        ensure!(answer.code == 0, "lifeboat {}: {answer:?}", arguments.join(" "));
+        Ok(answer.output)
+    }
+
+    /// Runs a command of the CLI that must succeed; what it prints for programs.
+    ///
+    /// # Errors
+    /// When it fails or prints something else.
+    pub async fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let text = self.say(&[&["--json"], arguments].concat()).await?;
+        serde_json::from_str(&text).with_context(|| format!("read the answer to {arguments:?}"))
+    }
+
+    /// Runs a command of the CLI that must be refused.
+    ///
+    /// # Errors
+    /// When it succeeds or prints no problem.
+    pub async fn refuses(&self, arguments: &[&str]) -> Result<Problem> {
+        let answer = self.cli(&[&["--json"], arguments].concat()).await?;
+        ensure!(answer.code != 0, "{arguments:?} was not refused: {answer:?}");
+        answer.problem()
+    }
+
+    /// The host of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn host(&self, name: &str) -> Result<Host> {
+        self.ask(&["host", "show", name]).await
+    }
+
+    /// All machines.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn machines(&self) -> Result<Vec<Machine>> {
+        Ok(self.ask::<List<Machine>>(&["machine", "list"]).await?.items)
+    }
+
+    /// All virtual networks.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn networks(&self) -> Result<Vec<Network>> {
+        Ok(self.ask::<List<Network>>(&["network", "list"]).await?.items)
+    }
+
+    /// A token that lets one agent become a host of a site.
+    ///
+    /// # Errors
+    /// When the controller makes none.
+    pub async fn enrolment_token(&self, more: &[&str]) -> Result<String> {
+        let token = self.say(&[&["token", "enrolment"], more].concat()).await?;
+        Ok(token.trim().to_owned())
+    }
+}

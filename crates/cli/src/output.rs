@@ -2,9 +2,9 @@
 
 use api::List;
 use comfy_table::{ContentArrangement, Table, presets};
+use domain::units::utc;
 use serde::Serialize;
 use time::OffsetDateTime;
-use time::macros::format_description;
 
 /// Prints what a program reads.
 pub(crate) fn json(value: &impl Serialize) {
@@ -93,16 +93,9 @@ fn trimmed(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// A time as people read it, in UTC.
-pub(crate) fn time(at: OffsetDateTime) -> String {
-    at.to_offset(time::UtcOffset::UTC)
-        .format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z"))
-        .unwrap_or_else(|_| at.to_string())
-}
-
 /// A time and how long ago it was.
 pub(crate) fn since(at: OffsetDateTime) -> String {
-    format!("since {} ({} ago)", time(at), ago(OffsetDateTime::now_utc() - at))
+    format!("since {} ({} ago)", utc(at), ago(OffsetDateTime::now_utc() - at))
 }
 
 /// A span of time in its largest unit.

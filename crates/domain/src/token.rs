@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::id::{CloudId, HostId, SiteId, TokenId};
+use crate::units::utc;
 
 /// What the holder of a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,19 +100,19 @@ pub enum EnrolmentRefusal {
     #[error("this controller never issued the token")]
     Unknown,
     /// It was used before.
-    #[error("the token was used already, at {at}")]
+    #[error("the token was used already, at {}", utc(*.at))]
     Used {
         /// When.
         at: OffsetDateTime,
     },
     /// Its time is over.
-    #[error("the token expired at {at}")]
+    #[error("the token expired at {}", utc(*.at))]
     Expired {
         /// When.
         at: OffsetDateTime,
     },
     /// An operator withdrew it.
-    #[error("the token was withdrawn at {at}")]
+    #[error("the token was withdrawn at {}", utc(*.at))]
     Withdrawn {
         /// When.
         at: OffsetDateTime,

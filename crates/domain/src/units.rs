@@ -1,7 +1,18 @@
-//! Sizes with a unit.
+//! Sizes with a unit, and times as people read them.
 
 use std::fmt;
 use std::ops::Add;
+
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+/// A time to the second, in UTC: `2026-11-21 03:07:42Z`.
+#[must_use]
+pub fn utc(at: OffsetDateTime) -> String {
+    at.to_offset(UtcOffset::UTC)
+        .format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z"))
+        .unwrap_or_else(|_| at.to_string())
+}
 
 /// A number of bytes. Shown with binary units, one decimal from KiB on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -61,7 +72,14 @@ impl fmt::Display for ByteCount {
 
 #[cfg(test)]
 mod tests {
-    use super::ByteCount;
+    use super::*;
+
+    #[test]
+    fn times_are_in_utc() {
+        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let elsewhere = at.to_offset(UtcOffset::from_hms(5, 30, 0).unwrap());
+        assert_eq!(utc(elsewhere), "2027-01-15 08:00:00Z");
+    }
 
     #[test]
     fn sizes_read_well() {

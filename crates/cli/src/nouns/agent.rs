@@ -60,6 +60,12 @@ struct Status {
 }
 
 pub(crate) async fn run(command: Command, json: bool) -> Result<(), Failure> {
+    let result = obey(command, json).await;
+    agent::hypervisor::libvirt::shut_down();
+    result
+}
+
+async fn obey(command: Command, json: bool) -> Result<(), Failure> {
     match command {
         Command::Enrol { config, flags, name, token_file } => {
             let config = Config::load(config.as_deref(), &flags)?;

@@ -4,9 +4,11 @@ use api::List;
 use api::audit::AuditEntry;
 use clap::Subcommand;
 
+use domain::units::utc;
+
 use crate::client::Session;
 use crate::failure::Failure;
-use crate::output::{self, time};
+use crate::output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,7 +30,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         &["TIME", "WHO", "WHAT", "TO WHAT", "DETAIL"],
         |entry| {
             vec![
-                time(entry.at),
+                utc(entry.at),
                 entry.actor.clone(),
                 entry.action.clone(),
                 entry.subject.clone(),

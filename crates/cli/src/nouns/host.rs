@@ -5,10 +5,12 @@ use api::host::{Host, Hypervisor, MoveHost, Reachability, ReachabilityState};
 use clap::Subcommand;
 use domain::units::ByteCount;
 
+use domain::units::utc;
+
 use crate::client::{Session, narrow, segment};
 use crate::confirm::confirm;
 use crate::failure::Failure;
-use crate::output::{self, or_dash, since, time};
+use crate::output::{self, or_dash, since};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -127,10 +129,10 @@ fn show(session: &Session, host: &Host) {
         (
             "Inventory",
             host.inventory_seen
-                .map_or_else(|| "never seen".into(), |at| format!("as of {}", time(at))),
+                .map_or_else(|| "never seen".into(), |at| format!("as of {}", utc(at))),
         ),
         ("Agent", or_dash(host.agent_version.as_ref())),
-        ("Certificate", format!("until {}", time(host.certificate_expires))),
+        ("Certificate", format!("until {}", utc(host.certificate_expires))),
     ];
     if let Some(facts) = &host.facts {
         fields.extend([

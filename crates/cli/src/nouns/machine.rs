@@ -5,9 +5,11 @@ use api::machine::{Machine, Protectability};
 use clap::Subcommand;
 use domain::units::ByteCount;
 
+use domain::units::utc;
+
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
-use crate::output::{self, inner_table, or_dash, time, yes};
+use crate::output::{self, inner_table, or_dash, yes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -111,7 +113,7 @@ fn power(machine: &Machine) -> String {
     if machine.current {
         machine.power.to_string()
     } else {
-        format!("{} as of {}", machine.power, time(machine.seen))
+        format!("{} as of {}", machine.power, utc(machine.seen))
     }
 }
 

@@ -4,9 +4,11 @@ use api::List;
 use api::network::{Isolation, Network, Subnet};
 use clap::Subcommand;
 
+use domain::units::utc;
+
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
-use crate::output::{self, inner_table, or_dash, time, yes};
+use crate::output::{self, inner_table, or_dash, yes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -86,7 +88,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 
 fn state(network: &Network) -> String {
     let state = if network.active { "active" } else { "inactive" };
-    if network.current { state.into() } else { format!("{state} as of {}", time(network.seen)) }
+    if network.current { state.into() } else { format!("{state} as of {}", utc(network.seen)) }
 }
 
 fn isolation(isolation: &Isolation) -> String {

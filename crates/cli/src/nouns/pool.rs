@@ -5,9 +5,11 @@ use api::pool::Pool;
 use clap::Subcommand;
 use domain::units::ByteCount;
 
+use domain::units::utc;
+
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
-use crate::output::{self, or_dash, time, yes};
+use crate::output::{self, or_dash, yes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -73,5 +75,5 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 
 fn state(pool: &Pool) -> String {
     let state = if pool.active { "active" } else { "inactive" };
-    if pool.current { state.into() } else { format!("{state} as of {}", time(pool.seen)) }
+    if pool.current { state.into() } else { format!("{state} as of {}", utc(pool.seen)) }
 }

@@ -8,9 +8,11 @@ use api::token::{
 };
 use clap::Subcommand;
 
+use domain::units::utc;
+
 use crate::client::{Session, segment};
 use crate::failure::Failure;
-use crate::output::{self, or_dash, time};
+use crate::output::{self, or_dash};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -62,9 +64,9 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                     vec![
                         purpose(&token.purpose),
                         state(token.state).into(),
-                        time(token.created),
-                        token.expires.map_or_else(|| "never".into(), time),
-                        or_dash(token.last_used.map(time)),
+                        utc(token.created),
+                        token.expires.map_or_else(|| "never".into(), utc),
+                        or_dash(token.last_used.map(utc)),
                         token.id.to_string(),
                     ]
                 },
@@ -101,7 +103,7 @@ fn show_created(session: &Session, created: &CreatedToken, hint: &str) {
         return output::json(created);
     }
     let end =
-        created.token.expires.map_or_else(|| "for ever".into(), |at| format!("until {}", time(at)));
+        created.token.expires.map_or_else(|| "for ever".into(), |at| format!("until {}", utc(at)));
     eprintln!("This token works {end} and is not shown again. {hint}");
     println!("{}", created.text);
 }

@@ -99,18 +99,21 @@ pub(super) async fn serve(
         Ok(Begun::Enrolled) => return Ok(()),
         Err(end) => return tell(channel, end).await,
     };
-    // Entering before asking for the standing: a revocation then either is
-    // seen here or finds the session to cut.
+    let (name, welcome) = match greet(controller, &hello, host, &serial).await {
+        Ok(greeted) => greeted,
+        Err(end) => return tell(channel, end).await,
+    };
+    // Only now: a certificate that is no good must not push out a good one.
     let place = controller.connections.enter(host, Uuid::new_v4(), OffsetDateTime::now_utc());
-    let mut session = Session { controller, host, name: String::new(), serial, channel, place };
-    let end = match session.greet(&hello).await {
+    let mut session = Session { controller, host, name, serial, channel, place };
+    let end = match session.begin(welcome).await {
         Ok(()) => tokio::select! {
             end = session.run() => end,
             () = stop.cancelled() => End::Gone,
         },
         Err(end) => end,
     };
-    if session.place.is_current() && !session.name.is_empty() {
+    if session.place.is_current() {
         session.heard().await;
         info!(host = %session.name, "an agent is gone");
     }
@@ -164,38 +167,62 @@ async fn converse(
     }
 }
 
+/// Answers a hello: the host's name and the welcome, or the refusal.
+async fn greet(
+    controller: &Controller,
+    hello: &Hello,
+    host: HostId,
+    serial: &str,
+) -> Result<(String, Welcome), End> {
+    let (name, site) = stand(controller, host, serial).await?;
+    let doing = format!("let host {name} connect");
+    let Some(protocol) = ProtocolRange::OURS.agree(hello.protocol) else {
+        return Err(End::Refused {
+            fault: protocol_mismatch(&doing, hello.protocol),
+            subject: name,
+        });
+    };
+    controller
+        .database
+        .greeted(host, &hello.agent_version, OffsetDateTime::now_utc())
+        .await
+        .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+    info!(host = %name, %site, agent = %hello.agent_version, "an agent is connected");
+    Ok((name.clone(), Welcome { protocol, name, site }))
+}
+
+/// The names of a host and its site, if its certificate is good now.
+async fn stand(
+    controller: &Controller,
+    host: HostId,
+    serial: &str,
+) -> Result<(String, String), End> {
+    let doing = format!("let host {host} connect");
+    let standing = controller
+        .database
+        .standing(host, serial)
+        .await
+        .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+    let fault = match standing {
+        Standing::Good { name, site } => return Ok((name, site)),
+        Standing::Revoked => revoked(&host.to_string()),
+        Standing::Replaced => enrolment::replaced(&host.to_string()),
+        Standing::Unknown => Fault::new(
+            Code::HostRevoked,
+            doing,
+            "the host was removed from this controller",
+            "To bring it back, move the agent's state folder away and enrol it again.",
+        ),
+    };
+    Err(End::Refused { fault, subject: host.to_string() })
+}
+
 impl Session<'_> {
-    async fn greet(&mut self, hello: &Hello) -> Result<(), End> {
-        let database = &self.controller.database;
-        let doing = format!("let host {} connect", self.host);
-        let standing = database
-            .standing(self.host, &self.serial)
-            .await
-            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
-        let refuse = |fault| Err(End::Refused { fault, subject: self.host.to_string() });
-        let (name, site) = match standing {
-            Standing::Good { name, site } => (name, site),
-            Standing::Revoked => return refuse(revoked(&self.host.to_string())),
-            Standing::Replaced => return refuse(enrolment::replaced(&self.host.to_string())),
-            Standing::Unknown => {
-                return refuse(Fault::new(
-                    Code::HostRevoked,
-                    doing,
-                    "the host was removed from this controller",
-                    "To bring it back, move the agent's state folder away and enrol it again.",
-                ));
-            }
-        };
-        let Some(protocol) = ProtocolRange::OURS.agree(hello.protocol) else {
-            return refuse(protocol_mismatch(&doing, hello.protocol));
-        };
-        database
-            .greeted(self.host, &hello.agent_version, OffsetDateTime::now_utc())
-            .await
-            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
-        info!(host = %name, %site, agent = %hello.agent_version, "an agent is connected");
-        self.name.clone_from(&name);
-        send(&mut self.channel, &ControllerMessage::Welcome(Welcome { protocol, name, site })).await
+    /// Welcomes the agent, unless an operator revoked the host in the instant
+    /// between the look at its certificate and its entering.
+    async fn begin(&mut self, welcome: Welcome) -> Result<(), End> {
+        stand(self.controller, self.host, &self.serial).await?;
+        send(&mut self.channel, &ControllerMessage::Welcome(welcome)).await
     }
 
     /// Serves the agent until something ends the session.

@@ -40,8 +40,10 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{transmute, zeroed};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use domain::host::Version;
 use tokio::sync::Notify;
@@ -187,7 +189,7 @@ const OPEN: i32 = -1;
 pub(super) struct Connection {
     pointer: sys::virConnectPtr,
     closed: Arc<AtomicI32>,
-    callbacks: std::sync::Mutex<Callbacks>,
+    callbacks: Mutex<Callbacks>,
 }
 
 #[derive(Default)]
@@ -216,11 +218,8 @@ impl Connection {
         if pointer.is_null() {
             return Err(last_error());
         }
-        let connection = Self {
-            pointer,
-            closed: Arc::new(AtomicI32::new(OPEN)),
-            callbacks: std::sync::Mutex::default(),
-        };
+        let connection =
+            Self { pointer, closed: Arc::new(AtomicI32::new(OPEN)), callbacks: Mutex::default() };
         // SAFETY: the connection is open; the name is static in libvirt.
         let kind = borrow_string(unsafe { sys::virConnectGetType(pointer) });
         if kind != "QEMU" {
@@ -473,6 +472,11 @@ unsafe extern "C" fn free_bell(opaque: *mut c_void) {
     drop(unsafe { Box::from_raw(opaque.cast::<Bell>()) });
 }
 
+/// The thread that runs libvirt's event loop, while it does.
+static EVENT_LOOP: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+/// Tells it to end after what it is at.
+static STOP: AtomicBool = AtomicBool::new(false);
+
 /// Starts libvirt's own event loop on a thread, once for the process.
 fn start_event_loop() -> Result<(), LibvirtError> {
     static STARTED: OnceLock<Result<(), LibvirtError>> = OnceLock::new();
@@ -485,20 +489,45 @@ fn start_event_loop() -> Result<(), LibvirtError> {
                 checked(sys::virInitialize())?;
                 checked(sys::virEventRegisterDefaultImpl())?;
             }
-            std::thread::Builder::new()
-                .name("libvirt-events".into())
-                .spawn(|| {
+            let thread = std::thread::Builder::new().name("libvirt-events".into()).spawn(|| {
+                while !STOP.load(Ordering::Acquire) {
                     // SAFETY: the loop was registered, and only this thread runs it.
-                    while unsafe { sys::virEventRunDefaultImpl() } == 0 {}
-                })
-                .map(drop)
-                .map_err(|error| LibvirtError::Call {
-                    number: sys::VIR_ERR_SYSTEM_ERROR,
-                    message: format!("start the thread for events: {error}"),
-                })
+                    if unsafe { sys::virEventRunDefaultImpl() } < 0 {
+                        break;
+                    }
+                }
+            });
+            let thread = thread.map_err(|error| LibvirtError::Call {
+                number: sys::VIR_ERR_SYSTEM_ERROR,
+                message: format!("start the thread for events: {error}"),
+            })?;
+            *EVENT_LOOP.lock().expect("nobody panics while holding it") = Some(thread);
+            Ok(())
         })
         .clone()
 }
+
+/// How long the event loop may take to end; longer, and it is left behind.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Ends the event loop, for a process that is about to end: the C library's
+/// exit handlers take libvirt's TLS library apart, and a loop that still runs
+/// would use what they freed. No connection works afterwards.
+pub(super) fn stop_event_loop() {
+    let Some(thread) = EVENT_LOOP.lock().expect("nobody panics while holding it").take() else {
+        return;
+    };
+    STOP.store(true, Ordering::Release);
+    // SAFETY: the loop was registered; the callback needs nothing and does
+    // nothing: a timeout that is due at once wakes the loop.
+    unsafe { sys::virEventAddTimeout(0, Some(ignore_timeout), ptr::null_mut(), None) };
+    let give_up = Instant::now() + STOP_LIMIT;
+    while !thread.is_finished() && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+unsafe extern "C" fn ignore_timeout(_: c_int, _: *mut c_void) {}
 
 unsafe extern "C" fn ignore_error(_: *mut c_void, _: sys::virErrorPtr) {}
 

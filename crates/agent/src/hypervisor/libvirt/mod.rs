@@ -83,6 +83,12 @@ impl Connection {
     }
 }
 
+/// Ends what libvirt runs in the background, before the process ends. No
+/// connection works afterwards.
+pub fn shut_down() {
+    ffi::stop_event_loop();
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("uri", &self.uri).finish_non_exhaustive()

@@ -1,0 +1,277 @@
+//! Plays what Lifeboat can do, on two real sites of this machine, and tells
+//! what it does as it goes. `./demo` runs it.
+
+use std::io::IsTerminal as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use api::host::ReachabilityState;
+use clap::{Parser, Subcommand};
+use lab::product::{Agent, Controller, binary};
+use lab::{East, Guest, Lab, Place, Size as _, guest, wait_for};
+
+/// How long anything may take to be seen by the controller.
+const SOON: Duration = Duration::from_secs(15);
+
+/// Lifeboat on two real sites of this machine.
+#[derive(Parser)]
+#[command(name = "demo")]
+struct Arguments {
+    /// Leave everything running at the end, to look around
+    #[arg(long)]
+    keep: bool,
+    #[command(subcommand)]
+    wish: Option<Wish>,
+}
+
+#[derive(Subcommand)]
+enum Wish {
+    /// Runs a command of the CLI against a demo that was left running
+    Cli {
+        /// Its arguments, such as: machine list
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs a command at east, west or the third-place of a demo that was left running
+    Enter {
+        /// east, west or third-place
+        place: String,
+        /// The command and its arguments; a shell when there is none
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Ends a demo that was left running and removes all that it made
+    Stop,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime");
+    match runtime.and_then(|runtime| runtime.block_on(obey(arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(arguments: Arguments) -> Result<()> {
+    match arguments.wish {
+        None => play(arguments.keep).await,
+        Some(Wish::Cli { arguments }) => {
+            let place = standing("third-place")?;
+            let mut command = place.command(binary()?).into_std();
+            command.args(arguments).env("HOME", "/var/lib/lifeboat/home");
+            Err(command.exec()).context("run the CLI")
+        }
+        Some(Wish::Enter { place, command }) => {
+            let place = standing(&place)?;
+            let (program, words) = command.split_first().map_or(("bash", &[][..]), |(p, w)| (p, w));
+            let mut command = place.command(program).into_std();
+            Err(command.args(words).exec()).context("enter the place")
+        }
+        Some(Wish::Stop) => {
+            match Lab::resume().await? {
+                Some(lab) => lab.stop().await?,
+                None => Lab::clear().await?,
+            }
+            println!("The demo is gone.");
+            Ok(())
+        }
+    }
+}
+
+fn standing(place: &str) -> Result<Place> {
+    let found = Place::standing(place)?;
+    found.with_context(|| {
+        format!("no demo is running that has a place {place}; start one: ./demo --keep")
+    })
+}
+
+/// Tells what happens, with the time since the beginning.
+struct Teller {
+    begun: Instant,
+    bold: &'static str,
+    dim: &'static str,
+    plain: &'static str,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let (bold, dim, plain) = if std::io::stdout().is_terminal() {
+            ("\x1b[1m", "\x1b[2m", "\x1b[0m")
+        } else {
+            ("", "", "")
+        };
+        Self { begun: Instant::now(), bold, dim, plain }
+    }
+
+    fn chapter(&self, title: &str) {
+        println!("\n{}{title}{}", self.bold, self.plain);
+    }
+
+    fn tell(&self, what: &str) {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        println!("{}{seconds:7.1} s{}  {what}", self.dim, self.plain);
+    }
+
+    /// Runs a command of the CLI and shows it with what it prints.
+    async fn show(&self, controller: &Controller<'_>, arguments: &[&str]) -> Result<()> {
+        let output = controller.say(arguments).await?;
+        println!("\n{}$ lifeboat {}{}", self.bold, arguments.join(" "), self.plain);
+        for line in output.lines() {
+            println!("  {line}");
+        }
+        Ok(())
+    }
+}
+
+async fn play(keep: bool) -> Result<()> {
+    let teller = Teller::new();
+    println!("{}Lifeboat: two sites on this machine{}", teller.bold, teller.plain);
+
+    teller.chapter("The ground");
+    let lab = Lab::start("the demo").await?;
+    teller.tell(
+        "Sites east and west are up: a libvirt each, joined by a WAN; a third place beside them.",
+    );
+    let booting = Instant::now();
+    let (web, db) = tokio::try_join!(
+        lab.east().boot(guest("web").disk(256.mib()).disk(64.mib()).workload(20)),
+        lab.west().boot(guest("db").disk(128.mib()).workload(20)),
+    )?;
+    teller.tell(&format!(
+        "Machines web (east) and db (west) are up after {:.1} s, and write numbered records to their disks.",
+        booting.elapsed().as_secs_f64()
+    ));
+
+    teller.chapter("The controller and its agents");
+    let controller = Controller::start(&lab).await?;
+    teller.tell("The controller runs at the third place; an administrator's token is at hand.");
+    teller
+        .show(&controller, &["site", "create", "east", "--description", "where production runs"])
+        .await?;
+    teller
+        .show(&controller, &["site", "create", "west", "--description", "where it is recovered"])
+        .await?;
+    let mut agents = Vec::new();
+    for site in [lab.east(), lab.west()] {
+        let token = controller.enrolment_token(&["--site", site.name()]).await?;
+        let mut agent = Agent::of(site)?;
+        agent.enrol(&token).await?;
+        agents.push(agent);
+    }
+    for host in ["east", "west"] {
+        see(&controller, host, ReachabilityState::Connected).await?;
+    }
+    println!();
+    teller.tell("Each site's host was enrolled by a one-time token; its agent is connected.");
+
+    teller.chapter("What they see");
+    everything_is_there(&controller).await?;
+    for command in [
+        &["host", "list"][..],
+        &["machine", "list"],
+        &["machine", "show", "web"],
+        &["network", "list"],
+        &["pool", "list"],
+    ] {
+        teller.show(&controller, command).await?;
+    }
+
+    teller.chapter("The WAN to east is cut");
+    lab.wan().cut(East).await?;
+    let cut = Instant::now();
+    see(&controller, "east", ReachabilityState::NotReachable).await?;
+    teller.tell(&format!(
+        "Noticed after {:.1} s. Meanwhile web is shut down, unseen.",
+        cut.elapsed().as_secs_f64()
+    ));
+    web.shutdown().await?;
+    teller.show(&controller, &["host", "list"]).await?;
+    teller.show(&controller, &["machine", "list"]).await?;
+    lab.wan().restore(East).await?;
+    let restored = Instant::now();
+    wait_for("see web off", SOON, async || {
+        let machines = controller.machines().await?;
+        let off = api::machine::PowerState::Off;
+        Ok(machines.iter().any(|m| m.name == "web" && m.current && m.power == off).then_some(()))
+    })
+    .await?;
+    println!();
+    teller.tell(&format!(
+        "The WAN is back; the inventory was right again {:.1} s later, by itself.",
+        restored.elapsed().as_secs_f64()
+    ));
+    teller.show(&controller, &["machine", "list"]).await?;
+
+    teller.chapter("What was written is there");
+    web.start().await?;
+    for machine in [&web, &db] {
+        teller.tell(&proof(machine).await?);
+    }
+
+    if keep {
+        for agent in agents {
+            agent.keep_running().await;
+        }
+        controller.keep_running().await;
+        lab.keep().await?;
+        tell_how_to_look_around(&teller);
+        return Ok(());
+    }
+    teller.chapter("Taking everything down");
+    drop(agents);
+    drop(controller);
+    lab.stop().await?;
+    teller.tell("All is gone: processes, networks, files.");
+    Ok(())
+}
+
+async fn see(controller: &Controller<'_>, host: &str, state: ReachabilityState) -> Result<()> {
+    wait_for(&format!("see host {host} {state:?}"), SOON, async || {
+        Ok((controller.host(host).await?.reachability.state == state).then_some(()))
+    })
+    .await
+}
+
+async fn everything_is_there(controller: &Controller<'_>) -> Result<()> {
+    use api::machine::GuestAgent;
+    wait_for("see both machines", SOON, async || {
+        let machines = controller.machines().await?;
+        let ready = machines.iter().filter(|m| m.current && m.guest_agent == GuestAgent::Connected);
+        Ok((ready.count() == 2).then_some(()))
+    })
+    .await
+}
+
+/// Reads a machine's records back and says what was found.
+async fn proof(machine: &Guest) -> Result<String> {
+    let acknowledged = machine.acknowledged()?;
+    let report = machine.check().await?;
+    ensure!(report.is_clean(), "the records of {} are damaged: {report}", machine.name());
+    ensure!(
+        report.last >= acknowledged,
+        "{} acknowledged record {acknowledged} and has only {}",
+        machine.name(),
+        report.last
+    );
+    Ok(format!(
+        "{}: {} records on {} disk(s), each whole, none of those acknowledged missing.",
+        machine.name(),
+        report.last,
+        report.disks.len()
+    ))
+}
+
+fn tell_how_to_look_around(teller: &Teller) {
+    teller.chapter("It is left running. Look around:");
+    println!("  ./demo cli machine list              the CLI, as the administrator");
+    println!("  ./demo cli host show east");
+    println!("  ./demo enter east -- virsh list      a command at a site");
+    println!("  ./demo enter west                    a shell at a site");
+    println!("  ./demo stop                          ends it and removes all that it made");
+}

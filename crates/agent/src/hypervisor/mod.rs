@@ -27,6 +27,7 @@ use crate::backoff::Backoff;
 use libvirt::{Connection, LibvirtError};
 
 pub mod libvirt;
+mod uri;
 
 /// How long a call into the hypervisor's library may take. Calls can hang for
 /// as long as a disk or a peer does, and cannot be cancelled.
@@ -67,6 +68,17 @@ pub enum Observation {
 /// [`Code::HypervisorTooOld`] when the agent cannot work with it.
 pub async fn look_once(uri: &str) -> Result<Inventory, Fault> {
     let doing = format!("look at the hypervisor {uri}");
+    let unknown = |cause: String| {
+        Fault::new(
+            Code::HypervisorUriUnknown,
+            doing.clone(),
+            cause,
+            "Give the URI of the host's libvirt, usually qemu:///system, as `hypervisor` in the agent's configuration.",
+        )
+    };
+    if let Some(mistake) = uri::mistake_in(uri) {
+        return Err(unknown(mistake));
+    }
     let calls = Calls::default();
     let doorbell = Arc::new(Notify::new());
     let name = uri.to_owned();
@@ -86,12 +98,9 @@ pub async fn look_once(uri: &str) -> Result<Inventory, Fault> {
                 "Upgrade the host; Debian 12 and Ubuntu 24.04 are recent enough.",
             )),
         },
-        Err(CallError::Libvirt(error)) if error.is_about_the_uri() => Err(Fault::new(
-            Code::HypervisorUriUnknown,
-            doing,
-            error.to_string(),
-            "Give the URI of the host's libvirt, usually qemu:///system, as `hypervisor` in the agent's configuration.",
-        )),
+        Err(CallError::Libvirt(error)) if error.is_about_the_uri() => {
+            Err(unknown(error.to_string()))
+        }
         Err(error) => Err(Fault::new(
             Code::HypervisorNotAnswering,
             doing,

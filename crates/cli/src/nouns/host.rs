@@ -169,8 +169,8 @@ fn state(reachability: Reachability) -> String {
 }
 
 fn hypervisor(host: &Host) -> String {
-    if host.inventory_seen.is_none() {
-        return "-".into();
+    if host.reachability.state != ReachabilityState::Connected || host.inventory_seen.is_none() {
+        return "unknown".into();
     }
     match &host.hypervisor {
         Hypervisor::Answering => "answering".into(),

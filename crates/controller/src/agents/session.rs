@@ -79,6 +79,7 @@ struct Session<'a> {
     serial: String,
     channel: Channel,
     place: Place,
+    last_heard: OffsetDateTime,
 }
 
 /// Serves a connection to its end.
@@ -104,8 +105,10 @@ pub(super) async fn serve(
         Err(end) => return tell(channel, end).await,
     };
     // Only now: a certificate that is no good must not push out a good one.
-    let place = controller.connections.enter(host, Uuid::new_v4(), OffsetDateTime::now_utc());
-    let mut session = Session { controller, host, name, serial, channel, place };
+    let now = OffsetDateTime::now_utc();
+    let place = controller.connections.enter(host, Uuid::new_v4(), now);
+    let mut session =
+        Session { controller, host, name, serial, channel, place, last_heard: now };
     let end = match session.begin(welcome).await {
         Ok(()) => tokio::select! {
             end = session.run() => end,
@@ -114,7 +117,7 @@ pub(super) async fn serve(
         Err(end) => end,
     };
     if session.place.is_current() {
-        session.heard().await;
+        session.note_heard().await;
         info!(host = %session.name, "an agent is gone");
     }
     tell(session.channel, end).await
@@ -245,12 +248,13 @@ impl Session<'_> {
                 }
             };
             silence = Instant::now() + SILENCE_MAX;
+            self.last_heard = OffsetDateTime::now_utc();
             if let Err(end) = self.apply(message).await {
                 return end;
             }
             if noted.elapsed() >= HEARD_INTERVAL {
                 noted = Instant::now();
-                self.heard().await;
+                self.note_heard().await;
             }
         }
     }
@@ -315,11 +319,9 @@ impl Session<'_> {
             .await
     }
 
-    /// Writes down that the agent was heard just now.
-    async fn heard(&self) {
-        if let Err(error) =
-            self.controller.database.heard(self.host, OffsetDateTime::now_utc()).await
-        {
+    /// Writes down when the agent was last heard.
+    async fn note_heard(&self) {
+        if let Err(error) = self.controller.database.heard(self.host, self.last_heard).await {
             error!(%error, host = %self.name, "cannot write down when a host was last heard");
         }
     }

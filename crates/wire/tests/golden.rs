@@ -1,0 +1,212 @@
+//! The bytes of protocol version 1 do not change: each message is kept as it
+//! was first sent, must still be understood, and must still be sent so.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+use wire::inventory::{
+    Disk, DiskSource, Firmware, GuestAgent, HostFacts, Inventory, Isolation, Machine, Network, Nic,
+    NicAttachment, Pool, PowerState, Reach, Subnet,
+};
+use wire::message::{
+    AgentMessage, ControllerMessage, Enrol, Enrolled, Hello, HypervisorLost, ProtocolRange,
+    Refused, SecretText, Welcome,
+};
+
+/// Set it to write the files of messages that are new; then read them.
+const WRITE: &str = "LIFEBOAT_WRITE_GOLDEN";
+
+fn keeps<T>(name: &str, message: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let path = format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os(WRITE).is_some() && !std::path::Path::new(&path).exists() {
+        let text = serde_json::to_string_pretty(message).unwrap();
+        std::fs::write(&path, text + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let understood: T = serde_json::from_str(&text).unwrap();
+    assert_eq!(&understood, message, "{name}");
+    let kept: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_value(message).unwrap(), kept, "{name}");
+}
+
+fn id(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+fn at() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+fn facts() -> HostFacts {
+    HostFacts {
+        hostname: "kvm1".into(),
+        hypervisor_uuid: Some(id(1)),
+        operating_system: "Debian GNU/Linux 12 (bookworm)".into(),
+        kernel: "6.1.0".into(),
+        architecture: "x86_64".into(),
+        cpu_model: "Skylake-Server".into(),
+        cpus: 8,
+        memory_bytes: 64 << 30,
+        kvm: true,
+        libvirt: [9, 0, 0],
+        qemu: [7, 2, 0],
+    }
+}
+
+fn disk(target: &str, source: DiskSource) -> Disk {
+    Disk {
+        target: target.into(),
+        bus: "virtio".into(),
+        serial: Some("A1".into()),
+        source,
+        format: "qcow2".into(),
+        capacity_bytes: Some(1 << 30),
+        allocation_bytes: None,
+        read_only: false,
+        shareable: true,
+        raw_device: false,
+    }
+}
+
+fn machine() -> Machine {
+    let nic = |attachment| Nic {
+        mac: "52:54:00:00:00:01".into(),
+        attachment,
+        model: Some("virtio".into()),
+        link_up: true,
+    };
+    Machine {
+        uuid: id(2),
+        name: "web server".into(),
+        power: PowerState::ShuttingDown,
+        persistent: true,
+        autostart: false,
+        firmware: Firmware::Uefi { secure_boot: true },
+        has_tpm: true,
+        passed_through: vec!["pci device 0000:03:00.0".into()],
+        vcpus: 2,
+        memory_bytes: 1 << 31,
+        disks: vec![
+            disk("vda", DiskSource::File { path: "/images/a".into() }),
+            disk("vdb", DiskSource::Block { path: "/dev/sdb".into() }),
+            disk("vdc", DiskSource::Volume { pool: "default".into(), volume: "c".into() }),
+            disk("vdd", DiskSource::Network { protocol: "rbd".into(), name: "p/d".into() }),
+            disk("vde", DiskSource::Other { word: "vhostuser".into() }),
+        ],
+        nics: vec![
+            nic(NicAttachment::Network("default".into())),
+            nic(NicAttachment::Bridge("br0".into())),
+            nic(NicAttachment::Other("direct".into())),
+        ],
+        guest_agent: GuestAgent::NotAnswering,
+    }
+}
+
+fn network(name: &str, isolation: Isolation, reach: Reach) -> Network {
+    Network {
+        uuid: id(3),
+        name: name.into(),
+        active: true,
+        autostart: true,
+        isolation,
+        reach,
+        bridge: Some("virbr0".into()),
+        subnets: vec![Subnet {
+            gateway: [192, 0, 2, 1].into(),
+            prefix_length: 24,
+            dhcp: vec![[[192, 0, 2, 100].into(), [192, 0, 2, 200].into()]],
+        }],
+    }
+}
+
+fn inventory() -> Inventory {
+    Inventory {
+        seen: at(),
+        facts: facts(),
+        machines: vec![machine()],
+        networks: vec![
+            network("a", Isolation::None, Reach::Nat),
+            network("b", Isolation::Vlan(vec![42]), Reach::Bridged),
+            network(
+                "c",
+                Isolation::Virtualised { port: "midonet".into() },
+                Reach::Other("vepa".into()),
+            ),
+        ],
+        pools: vec![Pool {
+            uuid: id(4),
+            name: "default".into(),
+            kind: "dir".into(),
+            active: true,
+            autostart: true,
+            path: Some("/images".into()),
+            capacity_bytes: 1 << 40,
+            available_bytes: 1 << 39,
+        }],
+    }
+}
+
+#[test]
+fn what_agents_say_is_kept() {
+    let enrol = Enrol {
+        protocol: ProtocolRange { oldest: 1, newest: 1 },
+        token: SecretText("lbe.a.b.c".into()),
+        name: Some("kvm1".into()),
+        request: "-----BEGIN CERTIFICATE REQUEST-----\n".into(),
+        facts: facts(),
+    };
+    keeps("agent-enrol-1", &AgentMessage::Enrol(Box::new(enrol)));
+    let hello = Hello {
+        protocol: ProtocolRange { oldest: 1, newest: 1 },
+        agent_version: "0.1.0".into(),
+        instance: id(5),
+    };
+    keeps("agent-hello-1", &AgentMessage::Hello(hello));
+    keeps("agent-inventory-1", &AgentMessage::Inventory(Box::new(inventory())));
+    let lost = HypervisorLost { since: at(), reason: "the daemon went away".into() };
+    keeps("agent-hypervisor-lost-1", &AgentMessage::HypervisorLost(lost));
+    keeps("agent-heartbeat-1", &AgentMessage::Heartbeat);
+    keeps("agent-renew-1", &AgentMessage::Renew { request: "-----BEGIN".into() });
+}
+
+#[test]
+fn what_the_controller_says_is_kept() {
+    let enrolled = Enrolled {
+        host: id(6),
+        name: "kvm1".into(),
+        site: "east".into(),
+        certificate: "-----BEGIN CERTIFICATE-----\n".into(),
+        authority: "-----BEGIN CERTIFICATE-----\n".into(),
+    };
+    keeps("controller-enrolled-1", &ControllerMessage::Enrolled(enrolled));
+    let welcome = Welcome { protocol: 1, name: "kvm1".into(), site: "east".into() };
+    keeps("controller-welcome-1", &ControllerMessage::Welcome(welcome));
+    keeps("controller-heartbeat-1", &ControllerMessage::Heartbeat);
+    keeps("controller-renewed-1", &ControllerMessage::Renewed { certificate: "-----BEGIN".into() });
+    let refused = Refused {
+        code: "LB3007".into(),
+        doing: "let host kvm1 connect".into(),
+        cause: "the host was revoked".into(),
+        advice: "Enrol it again.".into(),
+    };
+    keeps("controller-refused-1", &ControllerMessage::Refused(refused));
+}
+
+#[test]
+fn an_inventory_survives_the_way_through_the_domain() {
+    let domain = domain::inventory::Inventory::from(inventory());
+    assert_eq!(Inventory::new(domain, at()), inventory());
+}
+
+#[test]
+fn a_newer_side_may_say_more_and_a_secret_is_not_shown() {
+    let hello = r#"{"type":"hello","protocol":{"oldest":1,"newest":2,"draft":3},
+        "agent_version":"0.2.0","instance":"00000000-0000-0000-0000-000000000005","mood":"fine"}"#;
+    assert!(matches!(serde_json::from_str(hello), Ok(AgentMessage::Hello(_))));
+    assert!(!format!("{:?}", SecretText("lbe.secret".into())).contains("secret"));
+}

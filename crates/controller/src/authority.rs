@@ -24,8 +24,9 @@ use crate::data_folder::DataFolder;
 const AUTHORITY_LIFE: time::Duration = time::Duration::days(20 * 365);
 /// The controller's own certificate is made anew at each start.
 const CONTROLLER_LIFE: time::Duration = time::Duration::days(825);
-/// Clocks of hosts differ.
-const CLOCK_SKEW: time::Duration = time::Duration::hours(1);
+/// Clocks of hosts differ. Of a short life only a tenth is given, or a
+/// certificate would be old when it is issued.
+const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// Issues certificates.
 pub struct Authority {
@@ -124,7 +125,7 @@ impl Authority {
         // Agents also connect to one another, in both roles.
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = now - CLOCK_SKEW;
+        params.not_before = now - CLOCK_SKEW.min(life / 10);
         params.not_after = now + life;
         let serial: [u8; 16] = rand::random();
         params.serial_number = Some(SerialNumber::from_slice(&positive(serial)));

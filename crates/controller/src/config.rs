@@ -20,7 +20,7 @@ pub const ENVIRONMENT: &str = "LIFEBOAT_CONTROLLER_";
 
 /// Shortest and longest life of an agent's certificate.
 const CERTIFICATE_LIFE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(60)..=Duration::from_secs(10 * 366 * 24 * 3600);
+    Duration::from_secs(10)..=Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// Settings of the controller.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -97,7 +97,7 @@ impl Config {
             Sources { role: "controller", file, default_file: FILE, environment: ENVIRONMENT };
         let config: Self = sources.load(flags)?;
         if !CERTIFICATE_LIFE.contains(&config.certificate_life) {
-            return Err(sources.invalid("certificate_life must be between 1m and 10years".into()));
+            return Err(sources.invalid("certificate_life must be between 10s and 10years".into()));
         }
         if config.api_address == config.agent_address && config.api_address.port() != 0 {
             return Err(sources.invalid("api_address and agent_address are the same".into()));

@@ -26,6 +26,9 @@ pub const HEADER_LENGTH: usize = 12;
 /// Longest payload of a control frame, in bytes. The inventory of a host with
 /// a thousand machines is about 2 MiB.
 pub const CONTROL_LENGTH_MAX: usize = 16 << 20;
+/// Longest payload from somebody who has not proved who they are, in bytes:
+/// an enrolment is about 2 KiB, and strangers must not fill the memory.
+pub const STRANGER_LENGTH_MAX: usize = 64 << 10;
 
 const KIND_CONTROL: u8 = 1;
 
@@ -45,10 +48,12 @@ pub enum FrameError {
     #[error("unexpected kind of frame: {0}")]
     Kind(u8),
     /// Longer than any message is.
-    #[error("a frame of {length} bytes is longer than the limit of {CONTROL_LENGTH_MAX}")]
+    #[error("a frame of {length} bytes is longer than the limit of {limit}")]
     TooLong {
         /// The length in the header, or of what was to be sent.
         length: usize,
+        /// The longest that is allowed here and now.
+        limit: usize,
     },
     /// The payload is not a message.
     #[error("understand a message")]
@@ -58,12 +63,26 @@ pub enum FrameError {
 /// Turns control messages into frames and back: `Out` is sent, `In` received.
 #[derive(Debug)]
 pub struct ControlCodec<Out, In> {
+    receive_max: usize,
     messages: PhantomData<fn(Out) -> In>,
 }
 
 impl<Out, In> Default for ControlCodec<Out, In> {
     fn default() -> Self {
-        Self { messages: PhantomData }
+        Self { receive_max: CONTROL_LENGTH_MAX, messages: PhantomData }
+    }
+}
+
+impl<Out, In> ControlCodec<Out, In> {
+    /// For talking to somebody who has not proved who they are.
+    #[must_use]
+    pub fn for_stranger() -> Self {
+        Self { receive_max: STRANGER_LENGTH_MAX, messages: PhantomData }
+    }
+
+    /// Once they have.
+    pub const fn trust(&mut self) {
+        self.receive_max = CONTROL_LENGTH_MAX;
     }
 }
 
@@ -76,7 +95,7 @@ impl<Out: Serialize, In> Encoder<&Out> for ControlCodec<Out, In> {
         let wire_length = u32::try_from(length)
             .ok()
             .filter(|_| length <= CONTROL_LENGTH_MAX)
-            .ok_or(FrameError::TooLong { length })?;
+            .ok_or(FrameError::TooLong { length, limit: CONTROL_LENGTH_MAX })?;
         buffer.reserve(HEADER_LENGTH + length);
         buffer.put_slice(&MAGIC);
         buffer.put_u8(VERSION);
@@ -105,8 +124,8 @@ impl<Out, In: DeserializeOwned> Decoder for ControlCodec<Out, In> {
             return Err(FrameError::Kind(kind));
         }
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if length > CONTROL_LENGTH_MAX {
-            return Err(FrameError::TooLong { length });
+        if length > self.receive_max {
+            return Err(FrameError::TooLong { length, limit: self.receive_max });
         }
         if buffer.len() < HEADER_LENGTH + length {
             // Memory grows with what arrives, not with what is announced.
@@ -147,6 +166,15 @@ mod tests {
         }
         assert_eq!(messages, ["one", "two"]);
         assert!(arrived.is_empty());
+    }
+
+    #[test]
+    fn a_stranger_may_not_say_as_much_as_a_host() {
+        let mut long = frame(&"x".repeat(STRANGER_LENGTH_MAX));
+        let mut codec = Codec::for_stranger();
+        assert!(matches!(codec.decode(&mut long), Err(FrameError::TooLong { .. })));
+        codec.trust();
+        assert!(codec.decode(&mut long).unwrap().is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use domain::fault::{Code, Fault};
 use domain::id::HostId;
-use domain::name::Name;
+use domain::name::{NAME_LENGTH_MAX, Name};
 use domain::token::{EnrolmentRefusal, TokenText};
 use time::OffsetDateTime;
 use tracing::info;
@@ -32,11 +32,11 @@ pub(super) async fn enrol(
     peer: SocketAddr,
 ) -> Result<Enrolled, End> {
     let now = OffsetDateTime::now_utc();
-    let wanted = wish.name.as_deref().unwrap_or(&wish.facts.hostname).to_owned();
+    let wanted = tame(wish.name.as_deref().unwrap_or(&wish.facts.hostname));
     let doing = format!("enrol host {wanted}");
     let refuse = |code, cause: String, advice: String| End::Refused {
         fault: Fault::new(code, doing.clone(), cause, advice),
-        subject: wanted.chars().take(64).collect(),
+        subject: wanted.clone(),
     };
     if ProtocolRange::OURS.agree(wish.protocol).is_none() {
         return Err(End::Refused {
@@ -102,6 +102,11 @@ pub(super) async fn enrol(
             ),
         )),
     }
+}
+
+/// What a stranger calls themselves, fit for a log: short, on one line.
+fn tame(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME_LENGTH_MAX + 1).collect()
 }
 
 fn refuse_token(

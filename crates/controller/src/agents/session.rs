@@ -90,7 +90,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), End> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-    let mut channel: Channel = Framed::new(stream, ControlCodec::default());
+    let mut channel: Channel = Framed::new(stream, ControlCodec::for_stranger());
     let result = tokio::select! {
         result = converse(controller, &mut channel, certificate.as_deref(), peer) => result,
         () = stop.cancelled() => return Ok(()),
@@ -104,11 +104,11 @@ pub(super) async fn serve(
         Ok(greeted) => greeted,
         Err(end) => return tell(channel, end).await,
     };
+    channel.codec_mut().trust();
     // Only now: a certificate that is no good must not push out a good one.
     let now = OffsetDateTime::now_utc();
     let place = controller.connections.enter(host, Uuid::new_v4(), now);
-    let mut session =
-        Session { controller, host, name, serial, channel, place, last_heard: now };
+    let mut session = Session { controller, host, name, serial, channel, place, last_heard: now };
     let end = match session.begin(welcome).await {
         Ok(()) => tokio::select! {
             end = session.run() => end,

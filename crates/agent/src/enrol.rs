@@ -60,9 +60,10 @@ async fn enrol_into(
             "Make one with: lifeboat token enrolment --site SITE.",
         ));
     };
-    let tls = wire::tls::enrolling_agent(*authority).map_err(|error| internal(&doing, &error))?;
+    let tls =
+        wire::tls::enrolling_agent(*authority).map_err(|error| Fault::internal(&doing, &error))?;
     let facts = hypervisor::look_once(&config.hypervisor).await?.facts;
-    let (key, request_pem) = request::new_key().map_err(|error| internal(&doing, &error))?;
+    let (key, request_pem) = request::new_key().map_err(|error| Fault::internal(&doing, &error))?;
 
     let enrol = AgentMessage::Enrol(Box::new(Enrol {
         protocol: ProtocolRange::OURS,
@@ -109,14 +110,5 @@ fn already_enrolled(doing: &str, identity: &Identity, folder: &Path) -> Fault {
             folder.display(),
             identity.name
         ),
-    )
-}
-
-fn internal(doing: &str, error: &dyn std::fmt::Display) -> Fault {
-    Fault::new(
-        Code::Internal,
-        doing,
-        error.to_string(),
-        "This is a defect of Lifeboat; please report it.",
     )
 }

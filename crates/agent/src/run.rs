@@ -38,8 +38,10 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         }
         Err(fault) => return Err(fault),
     }
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| signals(&error))?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| signals(&error))?;
+    let mut terminated = signal(SignalKind::terminate())
+        .map_err(|error| Fault::internal("listen for signals", &error))?;
+    let mut interrupted = signal(SignalKind::interrupt())
+        .map_err(|error| Fault::internal("listen for signals", &error))?;
 
     let (observe, observations) = watch::channel(Observation::Nothing);
     let status = StatusFile;
@@ -55,13 +57,4 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
     info!("the agent stops");
     Ok(())
-}
-
-fn signals(error: &std::io::Error) -> Fault {
-    Fault::new(
-        Code::Internal,
-        "listen for signals",
-        error.to_string(),
-        "This is a defect of Lifeboat; please report it.",
-    )
 }

@@ -3,7 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::nouns::{agent, audit, cloud, controller, host, machine, network, pool, site, token};
+use crate::nouns::{Look, agent, audit, cloud, controller, host, site, token};
 use crate::settings::Connection;
 
 /// Site recovery for virtual machines and servers.
@@ -32,13 +32,13 @@ pub(crate) enum Command {
     Host(host::Command),
     /// Virtual machines of all hosts
     #[command(subcommand)]
-    Machine(machine::Command),
+    Machine(Look),
     /// Virtual networks of all hosts
     #[command(subcommand)]
-    Network(network::Command),
+    Network(Look),
     /// Storage pools of all hosts
     #[command(subcommand)]
-    Pool(pool::Command),
+    Pool(Look),
     /// Tokens: who may use the API, and who may become a host
     #[command(subcommand)]
     Token(token::Command),

@@ -1,10 +1,9 @@
 //! The REST API's client.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use api::problem::Problem;
-use domain::fault::{Code, Fault};
+use domain::fault::{Code, Fault, chain};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Certificate, Client, Method, RequestBuilder};
 use serde::Serialize;
@@ -141,16 +140,6 @@ fn request(
         Some(token) => request.bearer_auth(&token.0),
         None => request,
     })
-}
-
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

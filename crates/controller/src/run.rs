@@ -56,27 +56,27 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         database,
         authority: Arc::new(authority),
         connections: Connections::default(),
-        metrics: Metrics::install().map_err(|error| internal("keep metrics", &error))?,
+        metrics: Metrics::install().map_err(|error| Fault::internal("keep metrics", &error))?,
     };
     let agent_tls = wire::tls::agent_port(&credentials, &authority_pem)
-        .map_err(|error| internal("set up TLS for agents", &error))?;
+        .map_err(|error| Fault::internal("set up TLS for agents", &error))?;
     let api_tls = wire::tls::api_port(&credentials)
-        .map_err(|error| internal("set up TLS for the API", &error))?;
+        .map_err(|error| Fault::internal("set up TLS for the API", &error))?;
     let agent_listener = tokio::net::TcpListener::from_std(agent_listener)
-        .map_err(|error| internal("listen for agents", &error))?;
+        .map_err(|error| Fault::internal("listen for agents", &error))?;
 
     let stop = CancellationToken::new();
     let handle = Handle::new();
     let mut terminated =
-        signal(SignalKind::terminate()).map_err(|e| internal("listen for signals", &e))?;
+        signal(SignalKind::terminate()).map_err(|e| Fault::internal("listen for signals", &e))?;
     let mut interrupted =
-        signal(SignalKind::interrupt()).map_err(|e| internal("listen for signals", &e))?;
+        signal(SignalKind::interrupt()).map_err(|e| Fault::internal("listen for signals", &e))?;
     let agents =
         tokio::spawn(agents::serve(controller.clone(), agent_listener, agent_tls, stop.clone()));
     let service = api::router(controller.clone()).into_make_service();
     let server =
         axum_server::from_tcp_rustls(api_listener, RustlsConfig::from_config(Arc::new(api_tls)))
-            .map_err(|error| internal("serve the API", &error))?
+            .map_err(|error| Fault::internal("serve the API", &error))?
             .handle(handle.clone());
     let api = tokio::spawn(server.serve(service));
     info!(
@@ -212,13 +212,4 @@ fn names(config: &Config) -> Vec<String> {
     }
     names.extend(config.public_names.iter().cloned());
     names.into_iter().collect()
-}
-
-fn internal(doing: &str, error: &dyn std::fmt::Display) -> Fault {
-    Fault::new(
-        Code::Internal,
-        doing,
-        error.to_string(),
-        "This is a defect of Lifeboat; please report it.",
-    )
 }

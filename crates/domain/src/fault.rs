@@ -31,6 +31,30 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// A defect of ours, which an operator can only report.
+    pub fn internal(doing: impl Into<String>, error: &dyn fmt::Display) -> Self {
+        Self::new(
+            Code::Internal,
+            doing,
+            error.to_string(),
+            "This is a defect of Lifeboat; please report it.",
+        )
+    }
+}
+
+/// An error with all its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 impl fmt::Display for Fault {
     /// One line; a person's terminal is given the four parts on their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,36 +2,18 @@
 
 use api::List;
 use api::machine::{Machine, Protectability};
-use clap::Subcommand;
 use domain::units::ByteCount;
 
 use domain::units::utc;
 
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
+use crate::nouns::Look;
 use crate::output::{self, inner_table, or_dash, yes};
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List the machines
-    List {
-        /// Only of this site
-        #[arg(long)]
-        site: Option<String>,
-        /// Only of this host
-        #[arg(long)]
-        host: Option<String>,
-    },
-    /// Show one machine
-    Show {
-        /// Name, HOST/NAME, SITE/HOST/NAME, or id
-        machine: String,
-    },
-}
-
-pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
-    match command {
-        Command::List { site, host } => {
+pub(crate) async fn run(look: Look, session: &Session) -> Result<(), Failure> {
+    match look {
+        Look::List { site, host } => {
             let path = format!("/machines{}", narrow(site.as_deref(), host.as_deref()));
             let machines: List<Machine> = session.get(&path).await?;
             output::list(
@@ -53,8 +35,8 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 },
             );
         }
-        Command::Show { machine } => {
-            let machine: Machine = session.get(&format!("/machines/{}", segment(&machine))).await?;
+        Look::Show { name } => {
+            let machine: Machine = session.get(&format!("/machines/{}", segment(&name))).await?;
             show(session, &machine);
         }
     }

@@ -11,3 +11,22 @@ pub(crate) mod network;
 pub(crate) mod pool;
 pub(crate) mod site;
 pub(crate) mod token;
+
+/// The verbs of what hosts report and nobody changes here.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Look {
+    /// List them
+    List {
+        /// Only of this site
+        #[arg(long)]
+        site: Option<String>,
+        /// Only of this host
+        #[arg(long)]
+        host: Option<String>,
+    },
+    /// Show one
+    Show {
+        /// Name, HOST/NAME, SITE/HOST/NAME, or id
+        name: String,
+    },
+}

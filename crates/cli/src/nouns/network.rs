@@ -2,35 +2,17 @@
 
 use api::List;
 use api::network::{Isolation, Network, Subnet};
-use clap::Subcommand;
 
 use domain::units::utc;
 
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
+use crate::nouns::Look;
 use crate::output::{self, inner_table, or_dash, yes};
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List the virtual networks
-    List {
-        /// Only of this site
-        #[arg(long)]
-        site: Option<String>,
-        /// Only of this host
-        #[arg(long)]
-        host: Option<String>,
-    },
-    /// Show one virtual network
-    Show {
-        /// Name, HOST/NAME, SITE/HOST/NAME, or id
-        network: String,
-    },
-}
-
-pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
-    match command {
-        Command::List { site, host } => {
+pub(crate) async fn run(look: Look, session: &Session) -> Result<(), Failure> {
+    match look {
+        Look::List { site, host } => {
             let path = format!("/networks{}", narrow(site.as_deref(), host.as_deref()));
             let networks: List<Network> = session.get(&path).await?;
             output::list(
@@ -54,8 +36,8 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 },
             );
         }
-        Command::Show { network } => {
-            let network: Network = session.get(&format!("/networks/{}", segment(&network))).await?;
+        Look::Show { name } => {
+            let network: Network = session.get(&format!("/networks/{}", segment(&name))).await?;
             let subnets = network
                 .subnets
                 .iter()

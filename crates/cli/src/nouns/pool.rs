@@ -2,36 +2,18 @@
 
 use api::List;
 use api::pool::Pool;
-use clap::Subcommand;
 use domain::units::ByteCount;
 
 use domain::units::utc;
 
 use crate::client::{Session, narrow, segment};
 use crate::failure::Failure;
+use crate::nouns::Look;
 use crate::output::{self, or_dash, yes};
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// List the storage pools
-    List {
-        /// Only of this site
-        #[arg(long)]
-        site: Option<String>,
-        /// Only of this host
-        #[arg(long)]
-        host: Option<String>,
-    },
-    /// Show one storage pool
-    Show {
-        /// Name, HOST/NAME, SITE/HOST/NAME, or id
-        pool: String,
-    },
-}
-
-pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
-    match command {
-        Command::List { site, host } => {
+pub(crate) async fn run(look: Look, session: &Session) -> Result<(), Failure> {
+    match look {
+        Look::List { site, host } => {
             let path = format!("/pools{}", narrow(site.as_deref(), host.as_deref()));
             let pools: List<Pool> = session.get(&path).await?;
             output::list(
@@ -53,8 +35,8 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 },
             );
         }
-        Command::Show { pool } => {
-            let pool: Pool = session.get(&format!("/pools/{}", segment(&pool))).await?;
+        Look::Show { name } => {
+            let pool: Pool = session.get(&format!("/pools/{}", segment(&name))).await?;
             let fields = [
                 ("Name", pool.name.clone()),
                 ("Id", pool.id.to_string()),

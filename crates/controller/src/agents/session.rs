@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use domain::fault::{Code, Fault};
+use domain::fault::{self, Code, Fault};
 use domain::id::HostId;
 use futures::{SinkExt as _, StreamExt as _};
 use time::OffsetDateTime;
@@ -62,7 +62,7 @@ impl From<FrameError> for End {
                 fault: Fault::new(
                     Code::ProtocolViolated,
                     "understand an agent",
-                    error_chain(&error),
+                    fault::chain(&error),
                     "Check that the agent is a released version of Lifeboat, and that nothing else uses the port for agents.",
                 ),
                 subject: "unknown".into(),
@@ -303,7 +303,7 @@ impl Session<'_> {
                     fault: Fault::new(
                         Code::ProtocolViolated,
                         doing.clone(),
-                        error_chain(&error),
+                        fault::chain(&error),
                         "Check that the agent is a released version of Lifeboat.",
                     ),
                     subject: self.name.clone(),
@@ -354,19 +354,9 @@ pub(super) fn database_fault(doing: &str, error: &DatabaseError) -> Fault {
     Fault::new(
         Code::DatabaseUnusable,
         doing,
-        error_chain(error),
+        fault::chain(error),
         "Look at the controller's log and its disk; agents come again by themselves.",
     )
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 async fn send(channel: &mut Channel, message: &ControllerMessage) -> Result<(), End> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use api::List;
 use api::host::Host;
 use api::machine::Machine;
@@ -78,18 +78,20 @@ impl<'lab> Controller<'lab> {
     /// # Errors
     /// When it ends at once.
     pub async fn power_on(&mut self) -> Result<()> {
+        // The log is that of all its runs.
+        let readies = |log: &str| log.matches("the controller is ready").count();
+        let before = match &self.process {
+            Some(process) => readies(&process.log()?),
+            None => 0,
+        };
         let mut command = self.place.command(&self.binary);
         command.args(["controller", "run"]);
         let process = self.place.spawn("controller", &mut command).await?;
         let process = self.process.insert(process);
         wait_for("start the controller", PATIENCE, async || {
             let log = process.log()?;
-            let begun = log.matches("the controller is ready").count();
-            let stopped = log.matches("the controller stops").count();
-            if !process.is_running()? {
-                bail!("the controller ended: {log}");
-            }
-            Ok((begun > stopped).then_some(()))
+            ensure!(process.is_running()?, "the controller ended: {log}");
+            Ok((readies(&log) > before).then_some(()))
         })
         .await
     }

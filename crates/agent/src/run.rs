@@ -20,6 +20,24 @@ use crate::status::{ConnectionStatus, StatusFile};
 /// When the state folder cannot be used, the host is not enrolled, or the
 /// hypervisor's URI makes no sense.
 pub async fn run(config: Config) -> Result<(), Fault> {
+    // First of all, so that it stops in order whenever it is told to.
+    let listen = |kind| signal(kind).map_err(|error| Fault::internal("listen for signals", &error));
+    let (mut terminated, mut interrupted) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let stopped = tokio::select! {
+        ended = work(config) => ended,
+        _ = terminated.recv() => Ok(()),
+        _ = interrupted.recv() => Ok(()),
+    };
+    if stopped.is_ok() {
+        info!("the agent stops");
+    }
+    stopped
+}
+
+/// Works until it is dropped, or until something ends it that cannot mend
+/// itself.
+async fn work(config: Config) -> Result<(), Fault> {
     let folder = StateFolder::open(&config.state_folder)?;
     let Some(identity) = folder.identity()? else {
         let fault = Fault::new(
@@ -31,6 +49,8 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         folder.discard();
         return Err(fault);
     };
+    let status = StatusFile;
+    status.set(&folder, ConnectionStatus::Starting);
     match hypervisor::look_once(&config.hypervisor).await {
         Ok(_) => {}
         Err(fault) if fault.code == Code::HypervisorNotAnswering => {
@@ -38,23 +58,12 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         }
         Err(fault) => return Err(fault),
     }
-    let mut terminated = signal(SignalKind::terminate())
-        .map_err(|error| Fault::internal("listen for signals", &error))?;
-    let mut interrupted = signal(SignalKind::interrupt())
-        .map_err(|error| Fault::internal("listen for signals", &error))?;
-
     let (observe, observations) = watch::channel(Observation::Nothing);
-    let status = StatusFile;
-    status.set(&folder, ConnectionStatus::Starting);
     let controller = config.controller.unwrap_or_else(|| identity.controller.clone());
     info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
     let keeper = Keeper { identity, folder, controller, observations, status };
     tokio::select! {
-        () = hypervisor::watch(config.hypervisor, observe) => {}
-        () = keeper.run() => {}
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
+        () = hypervisor::watch(config.hypervisor, observe) => Ok(()),
+        () = keeper.run() => Ok(()),
     }
-    info!("the agent stops");
-    Ok(())
 }

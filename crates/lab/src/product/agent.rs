@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::process::Process;
 use crate::product::{Answer, binary};
+use crate::run::wait_for;
 use crate::site::Site;
 
 /// How long an agent may take to end in order.
@@ -99,7 +100,7 @@ impl Agent {
     /// Starts it.
     ///
     /// # Errors
-    /// When its site has no power.
+    /// When it ends at once.
     pub async fn start(&mut self) -> Result<()> {
         self.start_as(&[], &[]).await
     }
@@ -108,7 +109,7 @@ impl Agent {
     /// arguments.
     ///
     /// # Errors
-    /// When its site has no power.
+    /// When it ends at once.
     pub async fn start_as(&mut self, before: &[&str], more: &[&str]) -> Result<()> {
         let binary = self.binary.to_string_lossy().into_owned();
         let words: Vec<&str> = before
@@ -117,11 +118,22 @@ impl Agent {
             .chain([binary.as_str(), "agent", "run", "--state-folder", &self.state_folder])
             .chain(more.iter().copied())
             .collect();
+        // The log is that of all its runs.
+        let starts = |log: &str| log.matches("the agent starts").count();
+        let before = match &self.process {
+            Some(process) => starts(&process.log()?),
+            None => 0,
+        };
         let mut command = self.site.command(words[0]);
         command.args(&words[1..]);
         let process = self.site.spawn(&format!("agent-{}", self.name), &mut command).await?;
-        self.process = Some(process);
-        Ok(())
+        let process = self.process.insert(process);
+        wait_for("start the agent", PATIENCE, async || {
+            let log = process.log()?;
+            ensure!(process.is_running()?, "the agent ended: {log}");
+            Ok((starts(&log) > before).then_some(()))
+        })
+        .await
     }
 
     /// Ends it with SIGKILL.
@@ -144,15 +156,6 @@ impl Agent {
         let status = process.terminate(PATIENCE).await?;
         ensure!(status.success(), "the agent ended with {status}");
         Ok(())
-    }
-
-    /// Waits until it ends by itself, and returns its exit code.
-    ///
-    /// # Errors
-    /// When it does not within ten seconds.
-    pub async fn ended(&mut self) -> Result<Option<i32>> {
-        let process = self.process.as_mut().context("the agent never ran")?;
-        Ok(process.wait(PATIENCE).await?.code())
     }
 
     /// Lets it live on when this process ends.

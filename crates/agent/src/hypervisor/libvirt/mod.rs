@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use domain::host::HostFacts;
 use domain::inventory::Inventory;
 use domain::machine::{Disk, Machine, PowerState};
 use domain::storage::StoragePool;
@@ -20,17 +21,21 @@ pub use ffi::LibvirtError;
 pub struct Connection {
     connection: ffi::Connection,
     uri: String,
+    facts: HostFacts,
 }
 
 impl Connection {
-    /// Opens a connection whose events ring the doorbell.
+    /// Opens a connection whose events ring the doorbell, and asks what the
+    /// host is. That is asked once: libvirt probes QEMU anew for it, for
+    /// seconds on some hosts, and an upgrade ends the connection anyway.
     ///
     /// # Errors
     /// Whatever libvirt said.
     pub fn open(uri: &str, doorbell: &Arc<Notify>) -> Result<Self, LibvirtError> {
         let connection = ffi::Connection::open(uri)?;
         connection.ring_on_events(doorbell)?;
-        Ok(Self { connection, uri: uri.to_owned() })
+        let facts = local::facts(&connection)?;
+        Ok(Self { connection, uri: uri.to_owned(), facts })
     }
 
     /// Why the connection is of no use any more, once it is.
@@ -46,7 +51,6 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt said; XML that makes no sense to us.
     pub fn look(&self) -> Result<Inventory, LibvirtError> {
-        let facts = local::facts(&self.connection)?;
         let mut machines = present(self.connection.domains()?.iter().map(|d| self.machine(d)))?;
         let mut networks = present(self.connection.networks()?.iter().map(|network| {
             let autostart = network.autostart()?;
@@ -56,7 +60,7 @@ impl Connection {
         machines.sort_by(|a, b| a.name.cmp(&b.name));
         networks.sort_by(|a, b| a.name.cmp(&b.name));
         pools.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Inventory { facts, machines, networks, pools })
+        Ok(Inventory { facts: self.facts.clone(), machines, networks, pools })
     }
 
     fn machine(&self, domain: &ffi::Domain) -> Result<Machine, LibvirtError> {

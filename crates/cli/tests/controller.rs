@@ -348,3 +348,74 @@ fn errors_are_explained_and_shells_are_completed() {
     }
     assert_eq!(run(&["no-such-noun"]).status.code(), Some(2));
 }
+
+/// Needs root, for a file system that can be filled without harm.
+#[test]
+fn a_full_disk_stops_changes_with_a_clear_error_and_nothing_else() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        eprintln!("SKIPPED a full disk: it needs root, to mount a small file system");
+        return;
+    }
+    let small = SmallDisk::mount();
+    let (process, api) = start(small.path(), &[]).expect("the controller starts");
+    let folder = tempfile::tempdir().unwrap();
+    let controller = Controller { folder, process, api };
+    let data = small.path().join("data");
+    let saved = controller.run(&[
+        "controller",
+        "admin-token",
+        "--save",
+        "--api-address",
+        &controller.api,
+        "--data-folder",
+        data.to_str().unwrap(),
+    ]);
+    assert!(saved.status.success(), "{saved:?}");
+    controller.ask(&["site", "create", "before"]);
+
+    let filler = small.path().join("filler");
+    // Fails when the disk is full, which is what it is for.
+    let _ = fs::write(&filler, vec![1; 4 << 20]);
+    let mut made = Vec::new();
+    let refused = (0..100).find_map(|number| {
+        let name = format!("site{number}");
+        let output = controller.run(&["--json", "site", "create", &name]);
+        if output.status.success() {
+            made.push(name);
+            return None;
+        }
+        Some(failed(&output))
+    });
+    assert_eq!(refused, Some(expected(1, "LB1006")));
+    // Looking goes on, and all that was answered is there.
+    let sites = controller.ask(&["site", "list"]).to_string();
+    assert!(made.iter().chain([&"before".to_owned()]).all(|name| sites.contains(name)), "{sites}");
+
+    fs::remove_file(&filler).unwrap();
+    controller.ask(&["site", "create", "after"]);
+    controller.stop();
+}
+
+/// A file system of one MiB; gone with the value.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let none: Option<&str> = None;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(none, folder.path(), Some("tmpfs"), flags, Some("size=1m")).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}

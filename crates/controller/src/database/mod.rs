@@ -117,8 +117,21 @@ impl Database {
         Ok(Self { writer, readers })
     }
 
+    /// Begins to write.
+    ///
+    /// SQLite rolls back by itself when the disk is full, and the library then
+    /// still counts the transaction as open and the connection as unusable; so
+    /// a connection that cannot begin is replaced, once.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        match self.writer.begin_with(BEGIN).await {
+            Ok(transaction) => Ok(transaction),
+            Err(error) => {
+                tracing::warn!(%error, "cannot begin to write; trying with a new connection");
+                self.writer.acquire().await?.close().await?;
+                Ok(self.writer.begin_with(BEGIN).await?)
+            }
+        }
     }
 
     /// Whether the database answers.

@@ -5,6 +5,7 @@ use domain::token::{EnrolmentToken, EnrolmentTokenState, Role, Secret};
 use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, SqliteConnection};
 use time::OffsetDateTime;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
@@ -115,11 +116,15 @@ impl Database {
         }
         let minute_ago = microseconds(now - time::Duration::MINUTE);
         if last_used.is_none_or(|used| used < minute_ago) {
-            sqlx::query("UPDATE api_tokens SET last_used_us = $2 WHERE id = $1")
+            let noted = sqlx::query("UPDATE api_tokens SET last_used_us = $2 WHERE id = $1")
                 .bind(id.to_string())
                 .bind(microseconds(now))
                 .execute(&self.writer)
-                .await?;
+                .await;
+            // A full disk must not keep anybody from looking.
+            if let Err(error) = noted {
+                warn!(%error, "cannot write down when a token was last used");
+            }
         }
         Ok(Some(Holder { name, role: role_of(&role)? }))
     }

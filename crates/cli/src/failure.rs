@@ -43,7 +43,12 @@ impl Failure {
 
     /// See the list in `lifeboat --help`.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(exit_number(&self.0.code))
+        ExitCode::from(self.exit_number())
+    }
+
+    /// The same as a number.
+    pub(crate) fn exit_number(&self) -> u8 {
+        exit_number(&self.0.code)
     }
 }
 

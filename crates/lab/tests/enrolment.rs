@@ -26,6 +26,7 @@ async fn only_whom_the_controller_let_in_gets_in() -> Result<()> {
     bad_tokens_are_refused(&controller, &agent).await?;
     nothing_is_spent_when_the_hypervisor_is_wrong(&controller, &mut agent).await?;
     one_host_is_one_host(&controller, &agent).await?;
+    an_agent_ends_in_order_whatever_it_is_at(&controller, &mut agent).await?;
     a_revoked_agent_is_cut_off_at_once(&controller, &mut agent).await?;
     a_revoked_host_comes_back_by_a_token_that_replaces_it(&controller, &mut agent).await?;
     a_clone_is_noticed(&controller, &mut agent).await?;
@@ -112,6 +113,19 @@ async fn one_host_is_one_host(controller: &Controller<'_>, agent: &Agent) -> Res
     let hosts: List<Host> = controller.ask(&["host", "list"]).await?;
     assert_eq!(hosts.items.len(), 1, "{hosts:?}");
     Ok(())
+}
+
+/// At this moment it is in the middle of a call into libvirt, which once made
+/// its end a matter of luck.
+async fn an_agent_ends_in_order_whatever_it_is_at(
+    controller: &Controller<'_>,
+    agent: &mut Agent,
+) -> Result<()> {
+    for _ in 0..25 {
+        agent.stop().await?;
+        agent.start().await?;
+    }
+    is(controller, "east", ReachabilityState::Connected).await
 }
 
 async fn is(controller: &Controller<'_>, host: &str, state: ReachabilityState) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use agent::config::{Config, Flags};
 use agent::enrol::{self, Request};
+use agent::hypervisor::libvirt::end_process;
 use agent::status::{self, ConnectionStatus};
 use clap::Subcommand;
 use domain::fault::{Code, Fault};
@@ -59,10 +60,16 @@ struct Status {
     connection: Option<ConnectionStatus>,
 }
 
+/// Does not return once the command is done; see [`end_process`].
 pub(crate) async fn run(command: Command, json: bool) -> Result<(), Failure> {
-    let result = obey(command, json).await;
-    agent::hypervisor::libvirt::shut_down();
-    result
+    let code = match obey(command, json).await {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.print(json);
+            failure.exit_number()
+        }
+    };
+    end_process(code)
 }
 
 async fn obey(command: Command, json: bool) -> Result<(), Failure> {

@@ -87,10 +87,11 @@ impl Connection {
     }
 }
 
-/// Ends what libvirt runs in the background, before the process ends. No
-/// connection works afterwards.
-pub fn shut_down() {
-    ffi::stop_event_loop();
+/// Ends the process at once, with this exit code. A process that has used
+/// libvirt ends in no other way: its threads cannot be ended, and the C
+/// library's exit handlers would pull the ground from under them.
+pub fn end_process(code: u8) -> ! {
+    ffi::end_process(code.into())
 }
 
 impl std::fmt::Debug for Connection {

@@ -1,0 +1,201 @@
+//! From an index entry to its bytes, proved; and what to say when they are
+//! damaged.
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Damage, StoreError, StoreResult},
+    format::entry::{Content, Entry},
+    geometry::{BLOCK, BlockKey, Cycle, PAGE, PAGES},
+    overlay,
+    state::Shared,
+};
+
+/// How often files may vanish under a reader before it is an error.
+const ATTEMPTS: usize = 3;
+
+/// What part of a block comes from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The first page of the block.
+    pub(crate) first: u8,
+    /// Pages.
+    pub(crate) count: u8,
+    pub(crate) source: PieceSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PieceSource {
+    /// Nothing was ever written, or it was discarded.
+    Hole,
+    Zero,
+    Bytes(Entry),
+}
+
+impl Piece {
+    /// Bytes.
+    pub(crate) fn length(&self) -> u64 {
+        u64::from(self.count) * PAGE
+    }
+}
+
+/// What a block is made of, from its versions.
+pub(crate) fn pieces(versions: &[Entry]) -> Vec<Piece> {
+    let winners = overlay::winners(versions);
+    let mut pieces: Vec<Piece> = Vec::new();
+    for (page, winner) in (0..PAGES).zip(winners) {
+        let source = match winner.and_then(|winner| versions.get(winner)) {
+            None => PieceSource::Hole,
+            Some(entry) => match entry.content {
+                Content::Zero { .. } => PieceSource::Zero,
+                Content::Discard { .. } => PieceSource::Hole,
+                Content::Data { .. } | Content::Adopted { .. } => PieceSource::Bytes(*entry),
+            },
+        };
+        match pieces.last_mut() {
+            Some(last) if last.source == source => last.count += 1,
+            _ => pieces.push(Piece { first: page, count: 1, source }),
+        }
+    }
+    pieces
+}
+
+/// What could not be read, and why.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    error: Box<StoreError>,
+    /// Nothing if it is the index.
+    entry: Option<Entry>,
+}
+
+impl Unread {
+    pub(crate) fn index(error: StoreError) -> Self {
+        Self { error: Box::new(error), entry: None }
+    }
+
+    pub(crate) fn record(entry: Entry) -> impl FnOnce(StoreError) -> Self {
+        move |error| Self { error: Box::new(error), entry: Some(entry) }
+    }
+}
+
+impl Shared {
+    /// A record's bytes if they are at hand.
+    pub(crate) fn cached(&self, entry: &Entry) -> Option<Bytes> {
+        self.records.get(&record_key(entry)?)
+    }
+
+    /// A record's bytes, all pages of it, proved by its hash.
+    pub(crate) fn bytes_of(&self, entry: &Entry) -> StoreResult<Bytes> {
+        if let Some(bytes) = self.cached(entry) {
+            return Ok(bytes);
+        }
+        let bytes = Bytes::from(self.read_proved(entry)?);
+        if let Some(key) = record_key(entry) {
+            self.records.put(key, bytes.clone(), bytes.len());
+        }
+        Ok(bytes)
+    }
+
+    /// As [`bytes_of`](Self::bytes_of), always from the medium.
+    pub(crate) fn read_proved(&self, entry: &Entry) -> StoreResult<Vec<u8>> {
+        match entry.content {
+            Content::Data { place, .. } => {
+                let (file, _) = self.segment(place.segment)?;
+                file.payload(entry, place)
+            }
+            // The format has a place for them; this version makes none.
+            Content::Adopted { file, .. } => {
+                let unsupported = std::io::ErrorKind::Unsupported.into();
+                Err(StoreError::io(format!("read adopted file {file}"))(unsupported))
+            }
+            Content::Zero { .. } | Content::Discard { .. } => Ok(vec![0; entry.pages.bytes()]),
+        }
+    }
+
+    /// Does something that reads block `key`, again with a fresh look at the
+    /// index if files vanished meanwhile; what stays wrong is damage.
+    pub(crate) fn reading<T>(
+        &self,
+        key: BlockKey,
+        at: Cycle,
+        mut act: impl FnMut() -> Result<T, Unread>,
+    ) -> StoreResult<T> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let Unread { error, entry } = match act() {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            if attempt < ATTEMPTS {
+                if let Some(segment) = entry.and_then(|entry| entry.segment()) {
+                    self.segments.forget(segment);
+                }
+                self.look_again()?;
+                continue;
+            }
+            return Err(self.damage_of(key, at, &error, entry));
+        }
+    }
+
+    fn damage_of(
+        &self,
+        key: BlockKey,
+        at: Cycle,
+        error: &StoreError,
+        entry: Option<Entry>,
+    ) -> StoreError {
+        let range = match entry {
+            Some(entry) => {
+                let start = key.offset() + u64::from(entry.pages.first()) * PAGE;
+                start..start + entry.pages.bytes() as u64
+            }
+            None => key.offset()..key.offset() + BLOCK,
+        };
+        let points = entry.and_then(|entry| self.points_that_need(&entry));
+        let place = match entry.map(|entry| entry.content) {
+            Some(Content::Data { place, .. }) => {
+                format!("segment {} at byte {}", place.segment, place.offset)
+            }
+            Some(Content::Adopted { file, page, .. }) => {
+                format!("adopted file {file} at byte {}", u64::from(page) * PAGE)
+            }
+            _ => "the index".to_owned(),
+        };
+        let points = points.or(Some((at, at)));
+        let why = error.chain();
+        StoreError::Damaged(Damage { disk: key.disk(), range, points, place, why })
+    }
+
+    /// The first and the last point that read anything from the entry's record.
+    pub(crate) fn points_that_need(&self, entry: &Entry) -> Option<(Cycle, Cycle)> {
+        let (index, kept) = {
+            let state = self.state();
+            (state.index(), state.kept())
+        };
+        let mut scan = index.scan(entry.key, BlockKey(entry.key.0 + 1)).ok()?;
+        let mut versions = Vec::new();
+        scan.next(&mut versions).ok()??;
+        let mut until = 0;
+        for page in 0..PAGES {
+            if entry.mask & (1 << page) == 0 {
+                continue;
+            }
+            let newer = versions.iter().filter(|version| version.cycle > entry.cycle);
+            let next = newer.filter(|version| version.mask & (1 << page) != 0);
+            let next = next.map(|version| u64::from(version.cycle.0)).min();
+            until = until.max(next.unwrap_or(u64::MAX));
+        }
+        let mut readers =
+            kept.iter().filter(|point| **point >= entry.cycle && u64::from(point.0) < until);
+        let first = *readers.next()?;
+        Some((first, readers.next_back().copied().unwrap_or(first)))
+    }
+}
+
+fn record_key(entry: &Entry) -> Option<(u32, u32)> {
+    match entry.content {
+        Content::Data { place, .. } => Some((place.segment, place.offset)),
+        _ => None,
+    }
+}

@@ -1,0 +1,351 @@
+//! From changes to records: cutting, finding zeroes, hashing, compressing, on
+//! as many threads as wanted, in the order of arrival all the same.
+//!
+//! Bounded: so many batches of a megabyte are under way, and who brings more
+//! waits. With no threads everything happens where it is called, so that a
+//! simulation repeats itself.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::format::{
+    Digest,
+    record::{Codec, Header, Kind},
+};
+
+/// Bytes of plaintext that travel together.
+const BATCH: usize = 1 << 20;
+/// After so many blocks in a row that did not shrink, only one of as many is
+/// tried.
+const PATIENCE: u32 = 8;
+
+/// How data is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// With zstd at this level: -3 is fast, 1 is balanced, 3 is stronger.
+    Zstd(i32),
+}
+
+/// Records that only lack their place.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Headers, and where in `bytes` their payload lies.
+    pub(crate) records: Vec<(Header, Range<usize>)>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, header: Header, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        // Pages beyond the disk's end are zeroes.
+        let padding = match header.kind {
+            Kind::Data => header.pages.bytes() - bytes.len(),
+            _ => 0,
+        };
+        self.bytes.resize(self.bytes.len() + padding, 0);
+        self.records.push((header, start..self.bytes.len()));
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= BATCH || self.records.len() >= BATCH / 4096
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.bytes.clear();
+    }
+}
+
+/// Turns plaintext into payloads.
+struct Encoder {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    misses: u32,
+    skipped: u32,
+    room: Vec<u8>,
+}
+
+impl Encoder {
+    fn new(compression: Compression) -> Self {
+        let compressor = match compression {
+            Compression::None => None,
+            // Without memory for a compressor, nothing is compressed.
+            Compression::Zstd(level) => zstd::bulk::Compressor::new(level).ok(),
+        };
+        Self { compressor, misses: 0, skipped: 0, room: Vec::new() }
+    }
+
+    fn encode(&mut self, plain: &Batch, out: &mut Batch) {
+        for (header, range) in &plain.records {
+            let bytes = plain.bytes.get(range.clone()).unwrap_or_default();
+            let start = out.bytes.len();
+            let mut header = *header;
+            if header.kind == Kind::Data && is_zero(bytes) {
+                header.kind = Kind::Zero;
+            }
+            if header.kind == Kind::Data {
+                header.digest = Digest::of(bytes);
+                let stored = match self.compress(bytes) {
+                    Some(smaller) => {
+                        header.codec = Codec::Zstd;
+                        smaller
+                    }
+                    None => bytes,
+                };
+                header.stored = stored.len() as u32;
+                header.payload_crc = crc32c::crc32c(stored);
+                out.bytes.extend_from_slice(stored);
+            }
+            out.records.push((header, start..out.bytes.len()));
+        }
+    }
+
+    /// The bytes compressed, if that saves an eighth.
+    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        let compressor = self.compressor.as_mut()?;
+        if self.misses >= PATIENCE && self.skipped < PATIENCE {
+            self.skipped += 1;
+            return None;
+        }
+        self.skipped = 0;
+        self.room.resize(bytes.len() - bytes.len() / 8, 0);
+        match compressor.compress_to_buffer(bytes, self.room.as_mut_slice()) {
+            Ok(length) => {
+                self.misses = 0;
+                self.room.get(..length)
+            }
+            Err(_) => {
+                self.misses += 1;
+                None
+            }
+        }
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<32>();
+    chunks.iter().all(|chunk| *chunk == [0; 32]) && rest.iter().all(|byte| *byte == 0)
+}
+
+struct Job {
+    plain: Batch,
+    out: Batch,
+    reply: SyncSender<Done>,
+}
+
+/// A batch that was encoded, and the emptied one that it came from.
+struct Done {
+    out: Batch,
+    spare: Batch,
+}
+
+/// The pipeline of one writer.
+pub(crate) struct Pipeline {
+    current: Batch,
+    under_way: VecDeque<Receiver<Done>>,
+    ready: VecDeque<Batch>,
+    spares: Vec<Batch>,
+    engine: Engine,
+}
+
+enum Engine {
+    Inline(Box<Encoder>),
+    Threads { jobs: Option<SyncSender<Job>>, threads: Vec<JoinHandle<()>> },
+}
+
+impl Pipeline {
+    pub(crate) fn new(compression: Compression, threads: usize) -> Self {
+        let engine = match threads {
+            0 => Engine::Inline(Box::new(Encoder::new(compression))),
+            count => {
+                let (jobs, queue) = mpsc::sync_channel::<Job>(count);
+                let queue = Arc::new(Mutex::new(queue));
+                let threads = (0..count).map(|_| {
+                    let queue = Arc::clone(&queue);
+                    thread::spawn(move || work(&queue, compression))
+                });
+                Engine::Threads { threads: threads.collect(), jobs: Some(jobs) }
+            }
+        };
+        Self {
+            current: Batch::default(),
+            under_way: VecDeque::new(),
+            ready: VecDeque::new(),
+            spares: Vec::new(),
+            engine,
+        }
+    }
+
+    /// Takes a record-to-be with its plaintext.
+    pub(crate) fn push(&mut self, header: Header, bytes: &[u8]) {
+        self.current.push(header, bytes);
+        if self.current.is_full() {
+            self.submit();
+        }
+    }
+
+    /// Sends off what was gathered.
+    pub(crate) fn submit(&mut self) {
+        if self.current.records.is_empty() {
+            return;
+        }
+        let next = self.spares.pop().unwrap_or_default();
+        let plain = std::mem::replace(&mut self.current, next);
+        let mut out = self.spares.pop().unwrap_or_default();
+        match &mut self.engine {
+            Engine::Inline(encoder) => {
+                encoder.encode(&plain, &mut out);
+                self.ready.push_back(out);
+                self.give_back(plain);
+            }
+            Engine::Threads { jobs, .. } => {
+                let (reply, done) = mpsc::sync_channel(1);
+                self.under_way.push_back(done);
+                if let Some(jobs) = jobs {
+                    // Threads end only after this channel does.
+                    let _ = jobs.send(Job { plain, out, reply });
+                }
+            }
+        }
+    }
+
+    /// The next batch in order: one that is done, or, if more than `under_way`
+    /// are not, one that is waited for.
+    pub(crate) fn next(&mut self, under_way: usize) -> Option<Batch> {
+        if let Some(batch) = self.ready.pop_front() {
+            return Some(batch);
+        }
+        let first = self.under_way.front()?;
+        let done = match first.try_recv() {
+            Ok(done) => done,
+            Err(_) if self.under_way.len() > under_way => match first.recv() {
+                Ok(done) => done,
+                Err(_) => panic!("a thread that compresses has panicked"),
+            },
+            Err(_) => return None,
+        };
+        self.under_way.pop_front();
+        self.give_back(done.spare);
+        Some(done.out)
+    }
+
+    /// Takes an empty batch for later.
+    pub(crate) fn give_back(&mut self, mut batch: Batch) {
+        if self.spares.len() < 8 {
+            batch.clear();
+            self.spares.push(batch);
+        }
+    }
+
+    /// Forgets everything that was not asked for yet.
+    pub(crate) fn clear(&mut self) {
+        self.current.clear();
+        self.under_way.clear();
+        self.ready.clear();
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        if let Engine::Threads { jobs, threads } = &mut self.engine {
+            jobs.take();
+            for thread in threads.drain(..) {
+                // Its panic was told to whoever waited for its result.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("under_way", &self.under_way.len()).finish_non_exhaustive()
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>, compression: Compression) {
+    let mut encoder = Encoder::new(compression);
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { mut plain, mut out, reply }) = job else { return };
+        encoder.encode(&plain, &mut out);
+        plain.clear();
+        // Nobody waits any more if the attempt was given up.
+        let _ = reply.send(Done { out, spare: plain });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{BlockKey, Cycle, DiskNumber, PageRun};
+
+    fn header(change: u64) -> Header {
+        Header {
+            kind: Kind::Data,
+            codec: Codec::Plain,
+            key: BlockKey::new(DiskNumber(0), 0),
+            span: 1,
+            pages: PageRun::new(0, 1).unwrap(),
+            cycle: Cycle(1),
+            change,
+            last: true,
+            stored: 0,
+            payload_crc: 0,
+            durable: 0,
+            digest: Digest::default(),
+        }
+    }
+
+    #[test]
+    fn order_survives_threads() {
+        let mut pipeline = Pipeline::new(Compression::Zstd(1), 3);
+        let mut next = 0;
+        let mut check = |batch: &Batch| {
+            for (header, range) in &batch.records {
+                next += 1;
+                assert_eq!(header.change, next);
+                let plain = header.open_payload(&batch.bytes[range.clone()]).unwrap();
+                assert_eq!(plain[..8], next.to_le_bytes());
+            }
+        };
+        for change in 1..=2000_u64 {
+            pipeline.push(header(change), &change.to_le_bytes().repeat(512));
+            while let Some(batch) = pipeline.next(2) {
+                check(&batch);
+                pipeline.give_back(batch);
+            }
+        }
+        pipeline.submit();
+        while let Some(batch) = pipeline.next(0) {
+            check(&batch);
+        }
+        assert_eq!(next, 2000);
+    }
+
+    #[test]
+    fn zeroes_have_no_payload_and_noise_is_not_compressed() {
+        let mut pipeline = Pipeline::new(Compression::Zstd(-3), 0);
+        pipeline.push(header(1), &[0; 4096]);
+        let mut noise = [0; 4096];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        pipeline.push(header(2), &noise);
+        pipeline.push(header(3), &[1; 4096]);
+        pipeline.submit();
+        let batch = pipeline.next(0).unwrap();
+        let told: Vec<_> = batch.records.iter().map(|(h, _)| (h.kind, h.codec)).collect();
+        assert_eq!(
+            told,
+            [(Kind::Zero, Codec::Plain), (Kind::Data, Codec::Plain), (Kind::Data, Codec::Zstd)]
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! A point as a read-only disk.
+//!
+//! It starts at once whatever the disk's size: nothing is looked up before it
+//! is read. Every record is proved by its hash when it comes from the medium;
+//! damage is an error that names disk, range and points. A view keeps its
+//! point alive while it exists, in this process.
+//!
+//! It does not read ahead: the medium does, and clients ask in large pieces.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nbd::{
+    protocol::{chunk::StatusExtent, constants::STATE_ZERO, errno::Errno, facts::ExportFacts},
+    server::{Export, ExportError, ExportResult, Extent},
+};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    cache::Cache,
+    error::{StoreError, StoreResult},
+    fetch::{Piece, PieceSource, Unread, pieces},
+    format::manifest::Point,
+    geometry::{BLOCK, BlockKey, Cycle, DiskNumber, PAGE},
+    state::Shared,
+    store::Store,
+};
+
+/// Blocks whose makeup a view remembers.
+const REMEMBERED: usize = 4096;
+/// Blocks that one question about allocation looks at, at most.
+const STATUS_BLOCKS: u32 = 1 << 20;
+
+/// One disk of a point. Clones share it.
+#[derive(Debug, Clone)]
+pub struct View {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    point: Cycle,
+    disk: DiskNumber,
+    size: u64,
+    description: String,
+    /// What blocks are made of.
+    makeup: Cache<u32, Arc<[Piece]>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.unpin(self.point);
+    }
+}
+
+impl Store {
+    /// Opens a disk of a point.
+    ///
+    /// # Errors
+    /// There is no such point or disk.
+    pub fn view(&self, point: Cycle, disk: DiskNumber) -> StoreResult<View> {
+        // Pinned first: between looking and pinning it could be dropped.
+        self.shared.pin(point);
+        let made = self.point(point).and_then(|found| View::new(&self.shared, &found, disk));
+        if made.is_err() {
+            self.shared.unpin(point);
+        }
+        made
+    }
+}
+
+impl View {
+    fn new(shared: &Arc<Shared>, point: &Point, disk: DiskNumber) -> StoreResult<Self> {
+        let cycle = point.cycle;
+        let size = point.disks.get(usize::from(disk.0)).copied();
+        let size = size.ok_or(StoreError::NoSuchDisk { disk, point: cycle })?;
+        let inner = Inner {
+            shared: Arc::clone(shared),
+            point: cycle,
+            disk,
+            size,
+            description: format!("{disk} at {cycle}"),
+            makeup: Cache::new(REMEMBERED),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inner.size
+    }
+
+    /// Its point.
+    #[must_use]
+    pub fn point(&self) -> Cycle {
+        self.inner.point
+    }
+
+    /// Its disk.
+    #[must_use]
+    pub fn disk(&self) -> DiskNumber {
+        self.inner.disk
+    }
+
+    /// Reads; blocks while it does. The range lies inside the disk.
+    ///
+    /// # Errors
+    /// [`Damaged`](StoreError::Damaged), and what the medium says.
+    pub fn extents(&self, offset: u64, length: u64) -> StoreResult<Vec<Extent>> {
+        let end = offset.checked_add(length).filter(|end| *end <= self.inner.size);
+        let Some(end) = end else {
+            let why = "beyond the end of the disk";
+            return Err(StoreError::BadRange { disk: self.inner.disk, offset, length, why });
+        };
+        let mut extents = Vec::new();
+        for block in blocks(offset, end) {
+            let key = BlockKey::new(self.inner.disk, block);
+            self.inner.shared.reading(key, self.inner.point, || {
+                let before = extents.len();
+                let result = self.inner.read_block(block, offset, end, &mut extents);
+                if result.is_err() {
+                    extents.truncate(before);
+                    self.inner.makeup.forget(&block);
+                }
+                result
+            })?;
+        }
+        Ok(extents)
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.inner.shared)
+    }
+
+    /// As [`extents`](Self::extents), if everything is at hand.
+    fn extents_at_hand(&self, offset: u64, length: u64) -> Option<Vec<Extent>> {
+        let end = offset + length;
+        let mut extents = Vec::new();
+        for block in blocks(offset, end) {
+            let pieces = self.inner.makeup.get(&block)?;
+            for (piece, from, to) in parts(&pieces, block, offset, end) {
+                extents.push(match piece.source {
+                    PieceSource::Bytes(entry) => {
+                        slice_of(&self.inner.shared.cached(&entry)?, &entry, from, to)?
+                    }
+                    _ => Extent::Hole(to - from),
+                });
+            }
+        }
+        Some(extents)
+    }
+
+    /// Reads into memory, for tests and tools.
+    ///
+    /// # Errors
+    /// As with [`extents`](Self::extents).
+    pub fn read_to_vec(&self, offset: u64, length: u64) -> StoreResult<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        for extent in self.extents(offset, length)? {
+            match extent {
+                Extent::Data(data) => bytes.extend_from_slice(&data),
+                Extent::Hole(length) => bytes.resize(bytes.len() + length as usize, 0),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// What is allocated, from `offset` on: at most `limit` stretches, which
+    /// may end early.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn allocation(
+        &self,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> StoreResult<Vec<StatusExtent>> {
+        let end = offset.saturating_add(length).min(self.inner.size);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.inner.allocation(offset, end, limit) {
+                Err(error) if attempts == 3 => return Err(error),
+                Err(_) => self.inner.shared.look_again()?,
+                found => return found,
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn makeup(&self, block: u32) -> StoreResult<Arc<[Piece]>> {
+        if let Some(pieces) = self.makeup.get(&block) {
+            return Ok(pieces);
+        }
+        let key = BlockKey::new(self.disk, block);
+        let versions = self.shared.index().versions(key, self.point)?;
+        let found: Arc<[Piece]> = pieces(&versions).into();
+        self.makeup.put(block, Arc::clone(&found), 1);
+        Ok(found)
+    }
+
+    fn read_block(
+        &self,
+        block: u32,
+        offset: u64,
+        end: u64,
+        extents: &mut Vec<Extent>,
+    ) -> Result<(), Unread> {
+        let pieces = self.makeup(block).map_err(Unread::index)?;
+        for (piece, from, to) in parts(&pieces, block, offset, end) {
+            let extent = match piece.source {
+                PieceSource::Bytes(entry) => {
+                    let bytes = self.shared.bytes_of(&entry).map_err(Unread::record(entry))?;
+                    let short = StoreError::TooLarge("a record is too short for its entry");
+                    slice_of(&bytes, &entry, from, to)
+                        .ok_or(short)
+                        .map_err(Unread::record(entry))?
+                }
+                _ => Extent::Hole(to - from),
+            };
+            extents.push(extent);
+        }
+        Ok(())
+    }
+
+    fn allocation(&self, offset: u64, end: u64, limit: usize) -> StoreResult<Vec<StatusExtent>> {
+        let mut found = Found { extents: Vec::new(), limit, full: false };
+        let first = (offset / BLOCK) as u32;
+        let last = (end.div_ceil(BLOCK) as u32).min(first.saturating_add(STATUS_BLOCKS));
+        let from = BlockKey::new(self.disk, first);
+        let to = BlockKey(from.0 + u64::from(last - first));
+        let index = self.shared.index();
+        let mut scan = index.scan(from, to)?;
+        let mut versions = Vec::new();
+        let mut at = offset;
+        while !found.full
+            && let Some(key) = scan.next_at(self.point, &mut versions)?
+        {
+            if versions.is_empty() {
+                continue;
+            }
+            if key.offset() > at {
+                found.push(StatusExtent::hole(key.offset() - at));
+                at = key.offset();
+            }
+            for (piece, from, to) in parts(&pieces(&versions), key.block(), offset, end) {
+                found.push(match piece.source {
+                    PieceSource::Hole => StatusExtent::hole(to - from),
+                    PieceSource::Zero => StatusExtent { length: to - from, flags: STATE_ZERO },
+                    PieceSource::Bytes(_) => StatusExtent::data(to - from),
+                });
+                at += to - from;
+            }
+        }
+        let looked_at = (u64::from(last) * BLOCK).min(end);
+        if !found.full && at < looked_at {
+            found.push(StatusExtent::hole(looked_at - at));
+        }
+        Ok(found.extents)
+    }
+}
+
+struct Found {
+    extents: Vec<StatusExtent>,
+    limit: usize,
+    full: bool,
+}
+
+impl Found {
+    fn push(&mut self, extent: StatusExtent) {
+        if self.full || extent.length == 0 {
+            return;
+        }
+        let no_room = self.extents.len() >= self.limit.max(1);
+        match self.extents.last_mut() {
+            Some(last) if last.flags == extent.flags => last.length += extent.length,
+            _ if no_room => self.full = true,
+            _ => self.extents.push(extent),
+        }
+    }
+}
+
+fn blocks(offset: u64, end: u64) -> std::ops::Range<u32> {
+    (offset / BLOCK) as u32..end.div_ceil(BLOCK) as u32
+}
+
+/// The pieces of a block that lie in a range of the disk, with the bytes of
+/// the block that they cover there.
+fn parts(
+    pieces: &[Piece],
+    block: u32,
+    offset: u64,
+    end: u64,
+) -> impl Iterator<Item = (Piece, u64, u64)> + '_ {
+    let start = u64::from(block) * BLOCK;
+    pieces.iter().filter_map(move |piece| {
+        let first = start + u64::from(piece.first) * PAGE;
+        let from = first.max(offset);
+        let to = (first + piece.length()).min(end);
+        (from < to).then(|| (*piece, from - start, to - start))
+    })
+}
+
+/// Bytes of a block, out of a record of some of its pages.
+fn slice_of(
+    bytes: &Bytes,
+    entry: &crate::format::entry::Entry,
+    from: u64,
+    to: u64,
+) -> Option<Extent> {
+    let first = u64::from(entry.pages.first()) * PAGE;
+    let from = usize::try_from(from.checked_sub(first)?).ok()?;
+    let to = usize::try_from(to.checked_sub(first)?).ok()?;
+    (to <= bytes.len()).then(|| Extent::Data(bytes.slice(from..to)))
+}
+
+impl Export for View {
+    fn facts(&self) -> ExportFacts {
+        ExportFacts::read_only(self.inner.size).described(self.inner.description.clone())
+    }
+
+    async fn read(&self, offset: u64, length: u32) -> ExportResult<Vec<Extent>> {
+        if let Some(extents) = self.extents_at_hand(offset, length.into()) {
+            return Ok(extents);
+        }
+        let view = self.clone();
+        in_background(move || view.extents(offset, length.into())).await
+    }
+
+    async fn block_status(
+        &self,
+        _: &str,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> ExportResult<Vec<StatusExtent>> {
+        let view = self.clone();
+        in_background(move || view.allocation(offset, length, limit)).await
+    }
+}
+
+async fn in_background<T: Send + 'static>(
+    act: impl FnOnce() -> StoreResult<T> + Send + 'static,
+) -> ExportResult<T> {
+    let result = spawn_blocking(act).await;
+    let result = result.map_err(|_| ExportError::new(Errno::Io, "reading the store failed"))?;
+    result.map_err(|error| {
+        tracing::error!(error = error.chain(), "a view cannot be read");
+        let wire = ExportError::new(Errno::Io, error.chain());
+        match error {
+            StoreError::Damaged(damage) => wire.at(damage.range.start),
+            _ => wire,
+        }
+    })
+}

@@ -1,0 +1,236 @@
+//! A medium that lies or breaks: a clear error, never wrong bytes.
+
+use std::sync::Arc;
+
+use replica::{
+    error::StoreError,
+    geometry::{Cycle, DiskNumber},
+    medium::{
+        Medium,
+        simulated::{Fault, SimulatedMedium},
+    },
+    state::Limits,
+    store::Store,
+    verify::Thoroughness,
+    writer::{Writer, WriterOptions},
+};
+
+use crate::model::{self, Change, DISKS, Points};
+
+const DISK: DiskNumber = DiskNumber(0);
+
+/// Three points with noise in them.
+fn sealed() -> (SimulatedMedium, Points) {
+    let medium = SimulatedMedium::new(1);
+    let mut writer = model::open(&medium);
+    let mut points = Points::new();
+    let mut image = model::blank();
+    for round in 0..3_u8 {
+        writer.begin(&DISKS).unwrap();
+        for page in 0..4 {
+            let seed = (round * 16 + page as u8) | 3;
+            let change = Change::Write { disk: 0, page: page * 9 + 1, pages: 5, seed };
+            change.apply(&mut writer).unwrap();
+            change.apply_to(&mut image);
+        }
+        let point = writer.seal(model::facts(round.into())).unwrap();
+        points.insert(point.cycle, image.clone());
+    }
+    writer.settle().unwrap();
+    (medium, points)
+}
+
+/// Each point is whole or says what is wrong with it.
+fn never_wrong(store: &Store, points: &Points) -> u32 {
+    let mut errors = 0;
+    for point in store.points() {
+        match model::image_of(store, point.cycle) {
+            Ok(image) => assert!(points.get(&point.cycle) == Some(&image), "wrong bytes"),
+            Err(_) => errors += 1,
+        }
+    }
+    errors
+}
+
+#[test]
+fn a_flipped_bit_is_told_wherever_it_is() {
+    let mut told = 0;
+    for folder in ["seg", "idx", "man"] {
+        let (sample, _) = sealed();
+        for (name, length) in sample.list(folder).unwrap() {
+            for offset in (0..length as usize).step_by(977) {
+                let (medium, points) = sealed();
+                medium.flip_bit(&name, offset);
+                match Store::open(Arc::new(medium.clone()), Limits::default()) {
+                    Ok(store) => told += never_wrong(&store, &points),
+                    Err(error) => assert!(!error.chain().is_empty()),
+                }
+            }
+        }
+    }
+    assert!(told > 10, "damage was met: {told}");
+}
+
+#[test]
+fn damage_names_disk_range_and_points_and_is_repaired_from_good_bytes() {
+    let (medium, points) = sealed();
+    let mut writer = model::open(&medium);
+    let store = writer.store();
+    let whole = store.verify(Thoroughness::All, |_| {}).unwrap();
+    assert!(whole.is_whole() && whole.records > 0);
+    let (name, length) = medium.list("seg").unwrap().swap_remove(0);
+    for offset in (5000..length as usize - 5000).step_by(30_000) {
+        medium.flip_bit(&name, offset);
+    }
+    let store = Store::open(Arc::new(medium.clone()), Limits::default()).unwrap();
+    let report = store.verify(Thoroughness::All, |_| {}).unwrap();
+    assert!(report.damaged > 0);
+    for damage in &report.damages {
+        assert_eq!(damage.disk, DISK);
+        let (first, last) = damage.points.unwrap();
+        for point in [first, last] {
+            let view = store.view(point, DISK).unwrap();
+            let read = view.read_to_vec(damage.range.start, damage.range.end - damage.range.start);
+            let Err(StoreError::Damaged(met)) = read else { panic!("{damage} is not met") };
+            assert_eq!((met.disk, &met.range), (damage.disk, &damage.range));
+        }
+    }
+    let mut mended = 0;
+    for damage in &report.damages {
+        let (first, _) = damage.points.unwrap();
+        let block = damage.range.start / 65536 * 65536;
+        let good = &points[&first][0][block as usize..];
+        let good = &good[..good.len().min(65536)];
+        let wrong: Vec<u8> = good.iter().map(|byte| !byte).collect();
+        match writer.repair(first, DISK, block, &wrong) {
+            Err(StoreError::WrongBytes { .. }) => {}
+            // Mended already, with another record of its block.
+            other => assert_eq!(other.unwrap(), 0),
+        }
+        mended += writer.repair(first, DISK, block, good).unwrap();
+    }
+    assert_eq!(mended as u64, report.damaged);
+    model::check(&writer.store(), &points);
+    drop(writer);
+    model::check(&model::open(&medium).store(), &points);
+}
+
+#[test]
+fn syncs_that_lie_never_show_wrong_bytes() {
+    for seed in 0..40 {
+        let medium = SimulatedMedium::new(seed);
+        let mut points = Points::new();
+        let mut image = model::blank();
+        let mut writer = model::open(&medium);
+        for round in 0..6 {
+            if round >= 2 {
+                (0..40).for_each(|n| medium.plan(medium.operations() + n, Fault::LostSync));
+            }
+            let Ok(_) = writer.begin(&DISKS) else { break };
+            let change = Change::Write { disk: 0, page: round * 5, pages: 7, seed: 7 };
+            change.apply(&mut writer).unwrap();
+            change.apply_to(&mut image);
+            let point = writer.seal(model::facts(round as i64)).unwrap();
+            points.insert(point.cycle, image.clone());
+        }
+        let after = medium.restart(seed);
+        drop(writer);
+        let store = Store::open(Arc::new(after), Limits::default());
+        if let Ok(store) = store {
+            never_wrong(&store, &points);
+        }
+    }
+}
+
+#[test]
+fn a_full_medium_refuses_and_the_store_stays_readable() {
+    let medium = SimulatedMedium::new(1);
+    medium.limit(Some(600_000));
+    let mut writer = model::open(&medium);
+    let mut points = Points::new();
+    let mut image = model::blank();
+    let mut refused = None;
+    for round in 0..50_u8 {
+        let mut next = image.clone();
+        let mut attempt = || {
+            writer.begin(&DISKS)?;
+            let change = Change::Write { disk: 0, page: 0, pages: 40, seed: round | 3 };
+            change.apply_to(&mut next);
+            change.apply(&mut writer)?;
+            writer.seal(model::facts(round.into()))
+        };
+        match attempt() {
+            Ok(point) => {
+                image = next;
+                points.insert(point.cycle, image.clone());
+            }
+            Err(error) => {
+                refused = Some(error.chain());
+                break;
+            }
+        }
+    }
+    assert!(refused.is_some(), "600 kB were enough?");
+    model::check(&writer.store(), &points);
+    drop(writer);
+    let store = Store::open(Arc::new(medium.clone()), Limits::default()).unwrap();
+    model::check(&store, &points);
+    // With room again, it goes on.
+    medium.limit(None);
+    let mut writer = model::open(&medium);
+    writer.begin(&DISKS).unwrap();
+    let point = writer.seal(model::facts(99)).unwrap();
+    points.insert(point.cycle, image);
+    model::check(&writer.store(), &points);
+}
+
+#[test]
+fn one_writer_at_a_time_and_never_an_older_one() {
+    let (medium, _) = sealed();
+    let open = |generation| {
+        let options = WriterOptions { generation, ..model::small() };
+        Writer::open(Arc::new(medium.clone()), options)
+    };
+    let held = open(5).unwrap();
+    assert!(matches!(open(6), Err(StoreError::InUse)));
+    drop(held);
+    assert!(matches!(open(4), Err(StoreError::Fenced { ours: 4, theirs: 5 })));
+    open(5).unwrap();
+}
+
+/// Two media that do not see one another's locks, as object storage.
+#[test]
+fn of_two_writers_only_one_publishes() {
+    let (medium, _) = sealed();
+    let mut first = model::open(&medium);
+    let sequence = medium.list("man").unwrap().pop().unwrap().0;
+    let number = u64::from_str_radix(&sequence[4..20], 16).unwrap();
+    medium.publish(&format!("man/{:016x}.man", number + 1), b"somebody else").unwrap();
+    first.begin(&DISKS).unwrap();
+    assert!(matches!(first.checkpoint(), Err(StoreError::Fenced { .. })));
+}
+
+#[test]
+fn a_view_keeps_its_point_and_reads_on_while_its_segments_move() {
+    let (medium, mut points) = sealed();
+    let mut writer = model::open(&medium);
+    let store = writer.store();
+    let view = store.view(Cycle(2), DISK).unwrap();
+    let kept = writer.drop_points(&[Cycle(2)], 0);
+    assert!(matches!(kept, Err(StoreError::Kept { why: "somebody reads it", .. })));
+    let freed = store.bytes_freed_by(Cycle(1)).unwrap();
+    let dead = store.usage().dead;
+    writer.drop_points(&[Cycle(1)], 0).unwrap();
+    assert!(freed > 0);
+    assert_eq!(store.usage().dead, dead + freed);
+    points.remove(&Cycle(1));
+    let done = writer.reclaim(100).unwrap();
+    assert!(done.deleted > 0, "{done:?}");
+    // Files go with the manifest after the next.
+    writer.checkpoint().unwrap();
+    writer.checkpoint().unwrap();
+    assert!(view.read_to_vec(0, view.size()).unwrap() == points[&Cycle(2)][0]);
+    model::check(&store, &points);
+    drop(view);
+    writer.drop_points(&[Cycle(2)], 0).unwrap();
+}

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::connection::Keeper;
 use crate::hypervisor::{self, Observation};
 use crate::identity::StateFolder;
-use crate::status::{ConnectionStatus, StatusFile};
+use crate::status::{self, ConnectionStatus};
 
 /// Runs the agent until it is told to stop (SIGTERM or SIGINT).
 ///
@@ -49,8 +49,7 @@ async fn work(config: Config) -> Result<(), Fault> {
         folder.discard();
         return Err(fault);
     };
-    let status = StatusFile;
-    status.set(&folder, ConnectionStatus::Starting);
+    status::write(&folder, ConnectionStatus::Starting);
     match hypervisor::look_once(&config.hypervisor).await {
         Ok(_) => {}
         Err(fault) if fault.code == Code::HypervisorNotAnswering => {
@@ -61,7 +60,7 @@ async fn work(config: Config) -> Result<(), Fault> {
     let (observe, observations) = watch::channel(Observation::Nothing);
     let controller = config.controller.unwrap_or_else(|| identity.controller.clone());
     info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
-    let keeper = Keeper { identity, folder, controller, observations, status };
+    let keeper = Keeper { identity, folder, controller, observations };
     tokio::select! {
         () = hypervisor::watch(config.hypervisor, observe) => Ok(()),
         () = keeper.run() => Ok(()),

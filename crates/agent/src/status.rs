@@ -59,18 +59,12 @@ struct File {
     connection: ConnectionStatus,
 }
 
-/// Keeps the file.
-#[derive(Debug, Default)]
-pub struct StatusFile;
-
-impl StatusFile {
-    /// Writes how things stand. A failure is logged: it must not stop the agent.
-    pub fn set(&self, folder: &StateFolder, connection: ConnectionStatus) {
-        let text = serde_json::to_vec_pretty(&File { format: FORMAT, connection })
-            .expect("the file's form is plain");
-        if let Err(error) = folder.write(STATUS, &text) {
-            warn!(%error, "cannot write the agent's status");
-        }
+/// Writes how things stand. A failure is logged: it must not stop the agent.
+pub fn write(folder: &StateFolder, connection: ConnectionStatus) {
+    let text = serde_json::to_vec_pretty(&File { format: FORMAT, connection })
+        .expect("the file's form is plain");
+    if let Err(error) = folder.write(STATUS, &text) {
+        warn!(%error, "cannot write the agent's status");
     }
 }
 

@@ -23,7 +23,7 @@ use wire::message::{
 use crate::backoff::Backoff;
 use crate::hypervisor::Observation;
 use crate::identity::{Identity, StateFolder};
-use crate::status::{ConnectionStatus, StatusFile};
+use crate::status::{self, ConnectionStatus};
 use dial::{Channel, DialError};
 use renewal::Renewal;
 
@@ -44,8 +44,6 @@ pub struct Keeper {
     pub controller: String,
     /// What the agent sees.
     pub observations: watch::Receiver<Observation>,
-    /// What `lifeboat agent status` shows.
-    pub status: StatusFile,
 }
 
 impl Keeper {
@@ -73,7 +71,7 @@ impl Keeper {
             } else {
                 warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice,
                     controller = %self.controller, "not connected to the controller");
-                self.status.set(&self.folder, ConnectionStatus::not_connected(&fault));
+                status::write(&self.folder, ConnectionStatus::not_connected(&fault));
                 last_fault = Some(fault);
             }
             sleep(pause).await;
@@ -95,8 +93,8 @@ impl Keeper {
                 info!(controller = %self.controller, host = %welcome.name, site = %welcome.site, "connected");
                 self.identity.name = welcome.name;
                 self.identity.site = welcome.site;
-                let status = ConnectionStatus::Connected { since: OffsetDateTime::now_utc() };
-                self.status.set(&self.folder, status);
+                let connected = ConnectionStatus::Connected { since: OffsetDateTime::now_utc() };
+                status::write(&self.folder, connected);
                 Ok(channel)
             }
             ControllerMessage::Refused(refused) => Err(DialError::Refused(refused)),

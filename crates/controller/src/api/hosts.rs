@@ -107,13 +107,9 @@ pub(super) async fn move_to(
     let cloud = match wish.cloud {
         None => None,
         Some(cloud) => {
-            // A bare name means the cloud of the host's own site.
-            let qualified = format!("{}/{cloud}", host.site.name);
             let database = &controller.database;
-            let id = match database.find(Noun::Cloud, &qualified).await {
-                Ok(id) => id,
-                Err(_) => database.find(Noun::Cloud, &cloud).await.map_err(of_database)?,
-            };
+            let id = database.find_seen_from(&host.site, Noun::Cloud, &cloud).await;
+            let id = id.map_err(of_database)?;
             let found = database.cloud(&id.to_string()).await.map_err(of_database)?;
             if found.site.id != host.site.id {
                 return Err(Fault::new(

@@ -8,33 +8,29 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use domain::token::Permission;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::access::Caller;
 use super::failure::{Body, Failure, name};
 use crate::Controller;
 use crate::database::DatabaseError;
-use crate::database::hosts::new_id;
+use crate::database::hosts::{HostRow, new_id};
 use crate::database::sites::SiteRow;
 
-/// How many hosts of a site are connected now.
-async fn connected(controller: &Controller, site: Uuid) -> Result<u32, DatabaseError> {
+/// The site's view, with how many of these hosts are its own and connected.
+fn view(controller: &Controller, site: SiteRow, hosts: &[HostRow]) -> Result<Site, DatabaseError> {
+    let id = site.id()?;
     let mut connected = 0;
-    for host in controller.database.hosts().await? {
-        if host.site()?.id == site && controller.connections.since(host.id()?).is_some() {
+    for host in hosts {
+        if host.site()?.id == id && controller.connections.since(host.id()?).is_some() {
             connected += 1;
         }
     }
-    Ok(connected)
-}
-
-async fn view(controller: &Controller, site: SiteRow) -> Result<Site, DatabaseError> {
-    let connected = connected(controller, site.id()?).await?;
     site.view(connected)
 }
 
 async fn view_of(controller: &Controller, reference: &str) -> Result<Site, DatabaseError> {
-    view(controller, controller.database.site(reference).await?).await
+    let site = controller.database.site(reference).await?;
+    view(controller, site, &controller.database.hosts().await?)
 }
 
 /// All sites, by name.
@@ -50,10 +46,9 @@ pub(super) async fn list(
     let doing = "list the sites";
     caller.may(Permission::Read, doing)?;
     let listed = async {
-        let mut items = Vec::new();
-        for site in controller.database.sites().await? {
-            items.push(view(&controller, site).await?);
-        }
+        let hosts = controller.database.hosts().await?;
+        let sites = controller.database.sites().await?.into_iter();
+        let items = sites.map(|site| view(&controller, site, &hosts)).collect::<Result<_, _>>()?;
         Ok(Json(List { items }))
     };
     listed.await.map_err(|error| Failure::of_database(doing, error))

@@ -185,20 +185,14 @@ async fn qualified(
 ) -> Result<Option<Reference>, DatabaseError> {
     let Some(reference) = reference else { return Ok(None) };
     let database = &controller.database;
+    let id = database.find_seen_from(site, noun, &reference).await?.to_string();
     let (id, name, of) = match noun {
         Noun::Cloud => {
-            let cloud = match database.cloud(&format!("{}/{reference}", site.name)).await {
-                Ok(cloud) => cloud,
-                Err(_) => database.cloud(&reference).await?,
-            };
+            let cloud = database.cloud(&id).await?;
             (cloud.id, cloud.name, cloud.site.id)
         }
         _ => {
-            let host = match database.host(&format!("{}/{reference}", site.name)).await {
-                Ok(host) => host,
-                Err(_) => database.host(&reference).await?,
-            };
-            let host = host.view(None)?;
+            let host = database.host(&id).await?.view(None)?;
             (host.id, host.name, host.site.id)
         }
     };

@@ -88,6 +88,25 @@ impl Database {
         lookup::find(&mut *self.readers.acquire().await?, noun, reference).await
     }
 
+    /// The id of what an operator means by a name when they speak of a site: a
+    /// bare name is the site's own, if it has one of that name.
+    ///
+    /// # Errors
+    /// When there is not exactly one, or the database fails.
+    pub async fn find_seen_from(
+        &self,
+        site: &api::Reference,
+        noun: Noun,
+        reference: &str,
+    ) -> Result<Uuid> {
+        match self.find(noun, &format!("{}/{reference}", site.name)).await {
+            Err(DatabaseError::Lookup(lookup::LookupError::NotFound { .. })) => {
+                self.find(noun, reference).await
+            }
+            found => found,
+        }
+    }
+
     /// Makes a site. Durable on return.
     ///
     /// # Errors

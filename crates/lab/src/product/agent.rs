@@ -2,18 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::process::Process;
+use crate::product::program::Program;
 use crate::product::{Answer, binary};
-use crate::run::wait_for;
 use crate::site::Site;
 
-/// How long an agent may take to end in order.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The controller's address for agents, as all places know it.
 const CONTROLLER: &str = "third-place:7443";
 const STATE_FOLDER: &str = "/var/lib/lifeboat/agent";
@@ -25,7 +21,11 @@ pub struct Agent {
     name: String,
     state_folder: String,
     binary: PathBuf,
-    process: Option<Process>,
+    program: Program,
+}
+
+fn program(name: &str) -> Program {
+    Program::new(format!("agent-{name}"), "the agent starts")
 }
 
 impl Agent {
@@ -36,10 +36,10 @@ impl Agent {
     pub fn of(site: &Site) -> Result<Self> {
         Ok(Self {
             site: site.clone(),
+            program: program(site.name()),
             name: site.name().to_owned(),
             state_folder: STATE_FOLDER.to_owned(),
             binary: binary()?,
-            process: None,
         })
     }
 
@@ -48,10 +48,10 @@ impl Agent {
     pub fn second(&self, name: &str) -> Self {
         Self {
             site: self.site.clone(),
+            program: program(name),
             name: name.to_owned(),
             state_folder: format!("/var/lib/lifeboat/{name}"),
             binary: self.binary.clone(),
-            process: None,
         }
     }
 
@@ -118,22 +118,9 @@ impl Agent {
             .chain([binary.as_str(), "agent", "run", "--state-folder", &self.state_folder])
             .chain(more.iter().copied())
             .collect();
-        // The log is that of all its runs.
-        let starts = |log: &str| log.matches("the agent starts").count();
-        let before = match &self.process {
-            Some(process) => starts(&process.log()?),
-            None => 0,
-        };
         let mut command = self.site.command(words[0]);
         command.args(&words[1..]);
-        let process = self.site.spawn(&format!("agent-{}", self.name), &mut command).await?;
-        let process = self.process.insert(process);
-        wait_for("start the agent", PATIENCE, async || {
-            let log = process.log()?;
-            ensure!(process.is_running()?, "the agent ended: {log}");
-            Ok((starts(&log) > before).then_some(()))
-        })
-        .await
+        self.program.start(&self.site, &mut command).await
     }
 
     /// Ends it with SIGKILL.
@@ -141,10 +128,7 @@ impl Agent {
     /// # Errors
     /// When it does not go.
     pub async fn kill(&mut self) -> Result<()> {
-        match &mut self.process {
-            Some(process) => process.kill().await,
-            None => Ok(()),
-        }
+        self.program.kill().await
     }
 
     /// Asks it to end and waits until it did.
@@ -152,17 +136,12 @@ impl Agent {
     /// # Errors
     /// When it does not end in order.
     pub async fn stop(&mut self) -> Result<()> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let status = process.terminate(PATIENCE).await?;
-        ensure!(status.success(), "the agent ended with {status}");
-        Ok(())
+        self.program.stop().await
     }
 
     /// Lets it live on when this process ends.
-    pub async fn keep_running(mut self) {
-        if let Some(process) = self.process.take() {
-            process.keep_running().await;
-        }
+    pub async fn keep_running(self) {
+        self.program.keep_running().await;
     }
 
     /// All that it has logged, over all its runs.
@@ -170,7 +149,7 @@ impl Agent {
     /// # Errors
     /// When the log cannot be read.
     pub fn log(&self) -> Result<String> {
-        self.process.as_ref().context("the agent never ran")?.log()
+        self.program.log()
     }
 
     /// What `lifeboat agent status` says for programs.

@@ -14,8 +14,8 @@ use tokio::process::Command;
 
 use crate::lab::Lab;
 use crate::place::Place;
-use crate::process::Process;
 use crate::product::binary;
+use crate::product::program::Program;
 use crate::run::wait_for;
 
 /// How long the controller may take until it answers.
@@ -29,7 +29,7 @@ const HOME: &str = "/var/lib/lifeboat/home";
 pub struct Controller<'lab> {
     place: &'lab Place,
     binary: PathBuf,
-    process: Option<Process>,
+    program: Program,
 }
 
 /// What a command of the CLI said.
@@ -62,7 +62,8 @@ impl<'lab> Controller<'lab> {
         let place = lab.third_place();
         let home = place.outside(HOME);
         std::fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
-        let mut controller = Self { place, binary: binary()?, process: None };
+        let program = Program::new("controller".to_owned(), "the controller is ready");
+        let mut controller = Self { place, binary: binary()?, program };
         controller.power_on().await?;
         let saved = controller.cli(&["controller", "admin-token", "--save"]).await?;
         ensure!(saved.code == 0, "make the first token: {saved:?}");
@@ -78,22 +79,9 @@ impl<'lab> Controller<'lab> {
     /// # Errors
     /// When it ends at once.
     pub async fn power_on(&mut self) -> Result<()> {
-        // The log is that of all its runs.
-        let readies = |log: &str| log.matches("the controller is ready").count();
-        let before = match &self.process {
-            Some(process) => readies(&process.log()?),
-            None => 0,
-        };
         let mut command = self.place.command(&self.binary);
         command.args(["controller", "run"]);
-        let process = self.place.spawn("controller", &mut command).await?;
-        let process = self.process.insert(process);
-        wait_for("start the controller", PATIENCE, async || {
-            let log = process.log()?;
-            ensure!(process.is_running()?, "the controller ended: {log}");
-            Ok((readies(&log) > before).then_some(()))
-        })
-        .await
+        self.program.start(self.place, &mut command).await
     }
 
     /// Ends the controller with SIGKILL.
@@ -101,10 +89,7 @@ impl<'lab> Controller<'lab> {
     /// # Errors
     /// When it does not go.
     pub async fn kill(&mut self) -> Result<()> {
-        match &mut self.process {
-            Some(process) => process.kill().await,
-            None => Ok(()),
-        }
+        self.program.kill().await
     }
 
     /// Asks the controller to end and waits until it did.
@@ -112,17 +97,12 @@ impl<'lab> Controller<'lab> {
     /// # Errors
     /// When it does not end in order.
     pub async fn stop(&mut self) -> Result<()> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let status = process.terminate(PATIENCE).await?;
-        ensure!(status.success(), "the controller ended with {status}");
-        Ok(())
+        self.program.stop().await
     }
 
     /// Lets the controller live on when this process ends.
-    pub async fn keep_running(mut self) {
-        if let Some(process) = self.process.take() {
-            process.keep_running().await;
-        }
+    pub async fn keep_running(self) {
+        self.program.keep_running().await;
     }
 
     /// Writes the controller's configuration file, for its next start.
@@ -145,7 +125,7 @@ impl<'lab> Controller<'lab> {
     /// # Errors
     /// When the log cannot be read.
     pub fn log(&self) -> Result<String> {
-        self.process.as_ref().context("the controller never ran")?.log()
+        self.program.log()
     }
 
     /// A command of the CLI at the third place, as the administrator.

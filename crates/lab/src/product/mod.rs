@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 
 mod agent;
 mod controller;
+mod program;
 
 pub use agent::Agent;
 pub use controller::{Answer, Controller};

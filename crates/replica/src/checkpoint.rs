@@ -31,8 +31,6 @@ use crate::{
 /// What is going on beside the ingest.
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
-    /// Segments begun since the last manifest.
-    pub(crate) segments: u32,
     /// Files that the next manifest does without.
     unneeded: Vec<String>,
     /// Files that the newest manifest does without.
@@ -66,7 +64,7 @@ impl Upkeep {
 
 impl Writer {
     pub(crate) fn replay_is_long(&self) -> bool {
-        self.upkeep.segments >= self.options.replay_segments
+        self.log.begun >= self.options.replay_segments
     }
 
     /// What follows a seal: the index in memory is written when it has grown.
@@ -94,7 +92,7 @@ impl Writer {
     /// # Errors
     /// What the medium says, or that another writer took over.
     pub fn checkpoint(&mut self) -> StoreResult<()> {
-        self.sync_segments()?;
+        self.log.sync()?;
         let memory = self.shared.state().memory.clone();
         if !memory.is_empty() {
             let inputs = Index { runs: memory.into_iter().map(Run::Memory).collect() };
@@ -184,10 +182,7 @@ impl Writer {
 
     fn publish(&mut self) -> StoreResult<()> {
         let open = self.open_attempt();
-        let replay = self
-            .segment
-            .as_ref()
-            .map(|segment| Replay { segment: segment.id, offset: segment.end() });
+        let replay = self.log.position();
         let manifest = {
             let state = self.shared.state();
             let replay = replay.unwrap_or(Replay { segment: state.next.segment, offset: START });
@@ -213,7 +208,7 @@ impl Writer {
             other => other.map_err(StoreError::io(format!("publish {name}")))?,
         }
         self.shared.state_mut().sequence = manifest.sequence;
-        self.upkeep.segments = 0;
+        self.log.begun = 0;
         let next = std::mem::take(&mut self.upkeep.unneeded);
         let mut gone = std::mem::replace(&mut self.upkeep.deletable, next);
         gone.extend(manifest.sequence.checked_sub(2).map(manifest_name));

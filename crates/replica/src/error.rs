@@ -95,6 +95,14 @@ pub enum StoreError {
         /// By what.
         why: &'static str,
     },
+    /// An image that cannot be a disk's base as it is.
+    #[error("{path} cannot be adopted: {why}")]
+    NotAdoptable {
+        /// The image.
+        path: String,
+        /// The rule that it breaks.
+        why: String,
+    },
     /// A repair that does not match.
     #[error("the given bytes are not what {disk} had at {offset}")]
     WrongBytes {

@@ -5,10 +5,13 @@ use bytes::Bytes;
 
 use crate::{
     error::{Damage, StoreError, StoreResult},
-    format::entry::{Content, Entry},
+    format::{
+        Digest, Malformed,
+        entry::{Content, Entry},
+    },
     geometry::{BLOCK, BlockKey, Cycle, PAGE, PAGES},
     overlay,
-    state::Shared,
+    state::{RecordKey, Shared},
 };
 
 /// How often files may vanish under a reader before it is an error.
@@ -103,10 +106,20 @@ impl Shared {
                 let (file, _) = self.segment(place.segment)?;
                 file.payload(entry, place)
             }
-            // The format has a place for them; this version makes none.
-            Content::Adopted { file, .. } => {
-                let unsupported = std::io::ErrorKind::Unsupported.into();
-                Err(StoreError::io(format!("read adopted file {file}"))(unsupported))
+            Content::Adopted { file, page, digest } => {
+                let (facts, handle) = self.adopted(file)?;
+                let mut bytes = vec![0; entry.pages.bytes()];
+                let start = u64::from(page) * PAGE;
+                // The last page may go beyond the end.
+                let there = facts.size.saturating_sub(start).min(bytes.len() as u64) as usize;
+                handle
+                    .read_at(bytes.get_mut(..there).unwrap_or_default(), start)
+                    .map_err(StoreError::io(format!("read {} at byte {start}", facts.path)))?;
+                if Digest::of(&bytes) != digest {
+                    let why = Malformed("these bytes are not those that were adopted");
+                    return Err(StoreError::file(facts.path)(why));
+                }
+                Ok(bytes)
             }
             Content::Zero { .. } | Content::Discard { .. } => Ok(vec![0; entry.pages.bytes()]),
         }
@@ -153,15 +166,7 @@ impl Shared {
             None => key.offset()..key.offset() + BLOCK,
         };
         let points = entry.and_then(|entry| self.points_that_need(&entry));
-        let place = match entry.map(|entry| entry.content) {
-            Some(Content::Data { place, .. }) => {
-                format!("segment {} at byte {}", place.segment, place.offset)
-            }
-            Some(Content::Adopted { file, page, .. }) => {
-                format!("adopted file {file} at byte {}", u64::from(page) * PAGE)
-            }
-            _ => "the index".to_owned(),
-        };
+        let place = entry.map_or_else(|| "the index".to_owned(), |entry| self.place_of(&entry));
         let points = points.or(Some((at, at)));
         let why = error.chain();
         StoreError::Damaged(Damage { disk: key.disk(), range, points, place, why })
@@ -193,9 +198,14 @@ impl Shared {
     }
 }
 
-fn record_key(entry: &Entry) -> Option<(u32, u32)> {
+fn record_key(entry: &Entry) -> Option<RecordKey> {
     match entry.content {
-        Content::Data { place, .. } => Some((place.segment, place.offset)),
-        _ => None,
+        Content::Data { place, .. } => {
+            Some(RecordKey::Record { segment: place.segment, offset: place.offset })
+        }
+        Content::Adopted { file, page, .. } => {
+            Some(RecordKey::Adopted { file, page, pages: entry.pages.count() })
+        }
+        Content::Zero { .. } | Content::Discard { .. } => None,
     }
 }

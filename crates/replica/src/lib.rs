@@ -23,6 +23,7 @@
 //! | which points stay, and getting room back | [`retention`], [`reclaim`] |
 //! | finding and mending damage | [`verify`] |
 //! | points as files | [`export`] |
+//! | existing images as a disk's base | [`adopt`] |
 //!
 //! What holds everywhere: files are written from front to back and never
 //! changed (but for holes punched where nobody reads); a failed sync is never
@@ -31,10 +32,10 @@
 //! format and the reasons.
 //!
 //! Calls block. It knows nothing of networks and hypervisors, reads no clock to
-//! decide anything. It neither encrypts nor adopts existing disks yet; the
-//! format keeps a place for both.
+//! decide anything. It does not encrypt yet; the format keeps a place for that.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod adopt;
 mod cache;
 mod checkpoint;
 pub mod diff;
@@ -45,6 +46,7 @@ mod fetch;
 pub mod format;
 pub mod geometry;
 mod index;
+mod log;
 pub mod medium;
 mod overlay;
 pub mod pipeline;

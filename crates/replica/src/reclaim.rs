@@ -6,15 +6,15 @@
 //! than half alive the living records are moved; in others, holes are punched
 //! where the medium can do that.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     error::{StoreError, StoreResult},
     format::{
         Digest,
-        entry::{Content, Entry, Place},
+        entry::{Content, Entry},
         manifest::{Hold, SegmentFacts},
-        record::{Codec, HEADER, Header, Kind, padded},
+        record::{Codec, HEADER, Header, Kind},
     },
     geometry::{BlockKey, Cycle, PAGE},
     overlay,
@@ -54,8 +54,9 @@ struct Contents {
     living: Vec<Entry>,
     /// Those with bytes that nobody reads.
     dead: Vec<Entry>,
-    /// Zeroes and discards that differences between points need.
-    cleared: Vec<Entry>,
+    /// Those without bytes here that differences between points need: zeroes,
+    /// discards, adopted blocks.
+    bare: Vec<Entry>,
 }
 
 impl Store {
@@ -131,7 +132,11 @@ impl Writer {
     /// [`Kept`](StoreError::Kept) for one that must stay (none is dropped
     /// then), and what the medium says. `now` is in milliseconds since 1970.
     pub fn drop_points(&mut self, points: &[Cycle], now: i64) -> StoreResult<()> {
-        let pinned = self.shared.pinned();
+        let medium = Arc::clone(&self.shared.medium);
+        // Held until the points are gone for readers of other processes too.
+        let (mut pinned, _nobody_pins) =
+            medium.pinned().map_err(StoreError::io("look who reads which points"))?;
+        pinned.extend(self.shared.pinned());
         for point in points {
             let state = self.shared.state();
             let found = state.point(*point)?;
@@ -192,7 +197,7 @@ impl Writer {
         self.checkpoint()?;
         self.collect_merge(true)?;
         let newest = self.shared.state().points.last().map(|point| point.cycle);
-        let current = self.segment.as_ref().map(|segment| segment.id);
+        let current = self.log.open_segment();
         let settled = |facts: &&SegmentFacts| {
             Some(facts.id) != current && newest.is_none_or(|newest| facts.newest <= newest)
         };
@@ -208,14 +213,14 @@ impl Writer {
         let mut gone = Vec::new();
         let mut punches = Vec::new();
         for facts in candidates {
-            let Contents { living, dead, cleared } = self.contents(&facts)?;
+            let Contents { living, dead, bare } = self.contents(&facts)?;
             let alive: u64 = living.iter().map(Entry::stored).sum();
             if alive * 2 < u64::from(facts.end) {
                 for entry in &living {
                     moved.push(self.move_record(entry)?);
                 }
-                for entry in &cleared {
-                    self.move_clearing(entry)?;
+                for entry in &bare {
+                    self.move_bare(entry)?;
                 }
                 done.deleted += 1;
                 done.rewritten += u64::from(!living.is_empty());
@@ -226,7 +231,7 @@ impl Writer {
             }
         }
         if !gone.is_empty() {
-            self.sync_segments()?;
+            self.log.sync()?;
             self.add_moved(moved)?;
             {
                 let mut state = self.shared.state_mut();
@@ -254,12 +259,12 @@ impl Writer {
             let state = self.shared.state();
             (state.index(), state.kept())
         };
-        let (mut living, mut dead, mut cleared) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut living, mut dead, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             let Content::Data { place, .. } = record.content else {
-                // The index has its zeroes; differences still need the record.
+                // The index has it; differences still need the record.
                 if kept.first().is_some_and(|oldest| record.cycle > *oldest) {
-                    cleared.push(record);
+                    bare.push(record);
                 }
                 continue;
             };
@@ -275,7 +280,7 @@ impl Writer {
                 None => dead.push(record),
             }
         }
-        Ok(Contents { living, dead, cleared })
+        Ok(Contents { living, dead, bare })
     }
 
     /// Copies a record as it is stored to the segment that is being written.
@@ -289,12 +294,13 @@ impl Writer {
         self.store_again(entry, header, payload)
     }
 
-    /// Writes a record of zeroes once more, for the next footer.
-    fn move_clearing(&mut self, entry: &Entry) -> StoreResult<()> {
-        let (kind, span) = match entry.content {
-            Content::Zero { span } => (Kind::Zero, span),
-            Content::Discard { span } => (Kind::Discard, span),
-            Content::Data { .. } | Content::Adopted { .. } => return Ok(()),
+    /// Writes a record without bytes once more, for the next footer.
+    fn move_bare(&mut self, entry: &Entry) -> StoreResult<()> {
+        let (kind, span, digest) = match entry.content {
+            Content::Zero { span } => (Kind::Zero, span, Digest::default()),
+            Content::Discard { span } => (Kind::Discard, span, Digest::default()),
+            Content::Adopted { file, page, digest } => (Kind::Adopted { file, page }, 1, digest),
+            Content::Data { .. } => return Ok(()),
         };
         let header = Header {
             kind,
@@ -308,7 +314,7 @@ impl Writer {
             stored: 0,
             payload_crc: 0,
             durable: 0,
-            digest: Digest::default(),
+            digest,
         };
         self.store_again(entry, header, &[])?;
         Ok(())
@@ -321,12 +327,8 @@ impl Writer {
         header: Header,
         payload: &[u8],
     ) -> StoreResult<Entry> {
-        let segment = self.room_for(payload.len())?;
-        let offset = segment.end();
-        let place = Place { segment: segment.id, offset, stored: padded(header.stored) };
-        segment.push(Header { change: 0, last: true, ..header }, payload)?;
-        let Content::Data { digest, .. } = entry.content else { return Ok(*entry) };
-        Ok(Entry { content: Content::Data { place, digest }, ..*entry })
+        let stored = self.log.push(Header { change: 0, last: true, ..header }, payload)?;
+        Ok(stored.map_or(*entry, |stored| Entry { content: stored.content, ..*entry }))
     }
 
     fn punch(&mut self, facts: &SegmentFacts, dead: &[Entry]) -> StoreResult<u64> {

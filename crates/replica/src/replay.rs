@@ -52,16 +52,27 @@ pub(crate) fn manifest_name(sequence: u64) -> String {
     format!("man/{sequence:016x}.man")
 }
 
-/// Reads what the medium has. Writes nothing.
+/// What a store is read for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    Reading,
+    /// By the process that wrote it, which knows where its sync failed.
+    Recovery(Poison),
+    /// By a new writer, which will call durable what it finds: so that is made
+    /// durable, and what an earlier process failed to sync is not believed.
+    Writing,
+}
+
+/// Reads what the medium has. Changes nothing.
 pub(crate) fn find(
     medium: &dyn Medium,
     pages: &Arc<PageCache>,
-    poison: Option<Poison>,
+    purpose: Purpose,
 ) -> StoreResult<Found> {
     let (manifest, sequence) = newest_manifest(medium)?;
     let named = manifest.as_ref().map(names).unwrap_or_default();
     let mut replayer = Replayer::new(medium, pages, manifest, sequence)?;
-    replayer.run(poison)?;
+    replayer.run(purpose)?;
     let received = Received {
         cycle: replayer.open.map(|open| open.cycle),
         changes: replayer.open.map_or(0, |open| open.changes),
@@ -180,7 +191,11 @@ impl<'a> Replayer<'a> {
         Ok(Self { medium, state, open, staging, partial: Vec::new(), from, cut: 0, damage })
     }
 
-    fn run(&mut self, poison: Option<Poison>) -> StoreResult<()> {
+    fn run(&mut self, purpose: Purpose) -> StoreResult<()> {
+        let poison = match purpose {
+            Purpose::Recovery(poison) => Some(poison),
+            Purpose::Reading | Purpose::Writing => None,
+        };
         let mut later: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
         for (name, length) in
             self.medium.list("seg").map_err(StoreError::io("list the segments"))?
@@ -204,6 +219,13 @@ impl<'a> Replayer<'a> {
         if self.from.offset > START && !later.contains_key(&self.from.segment) {
             self.lost(format!("segment {} is missing", self.from.segment));
             return Ok(());
+        }
+        if let Purpose::Writing = purpose {
+            for (id, (generation, _)) in &later {
+                let name = segment::file_name(*id, *generation);
+                let file = self.medium.open(&name).map_err(StoreError::io(format!("open {name}")));
+                file?.settle().map_err(StoreError::io(format!("sync {name}")))?;
+            }
         }
         while let Some((id, (generation, length))) = later.pop_first() {
             let known = poison.filter(|poison| poison.segment == id);

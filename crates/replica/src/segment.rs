@@ -187,6 +187,7 @@ pub(crate) fn entry_of(header: &Header, segment: u32, offset: u32) -> Option<Ent
         },
         Kind::Zero => Content::Zero { span: header.span },
         Kind::Discard => Content::Discard { span: header.span },
+        Kind::Adopted { file, page } => Content::Adopted { file, page, digest: header.digest },
         Kind::Commit | Kind::Footer => return None,
     };
     let mask = header.pages.mask();

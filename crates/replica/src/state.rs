@@ -8,13 +8,17 @@ use std::{
 use crate::{
     cache::Cache,
     error::{StoreError, StoreResult},
-    format::manifest::{AdoptedFacts, Next, Point, SegmentFacts},
-    geometry::Cycle,
+    format::{
+        entry::{Content, Entry},
+        manifest::{AdoptedFacts, Next, Point, SegmentFacts},
+    },
+    geometry::{Cycle, PAGE},
     index::{
         Index, Run,
         run::{DiskRun, MemoryRun, PageCache},
     },
-    medium::Medium,
+    medium::{File, Medium},
+    replay::Purpose,
     segment::{SegmentFile, SegmentFiles},
 };
 
@@ -86,8 +90,26 @@ impl State {
     }
 }
 
-/// Key of a decompressed record: segment and offset never mean anything else.
-pub(crate) type RecordKey = (u32, u32);
+/// Where proved bytes came from, which never means anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum RecordKey {
+    Record { segment: u32, offset: u32 },
+    Adopted { file: u32, page: u32, pages: u8 },
+}
+
+/// A point that is looked at.
+#[derive(Default)]
+struct Viewed {
+    views: usize,
+    /// What keeps it where another process may write.
+    pin: Option<Box<dyn Send + Sync>>,
+}
+
+impl std::fmt::Debug for Viewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Viewed").field("views", &self.views).finish_non_exhaustive()
+    }
+}
 
 /// An open store.
 #[derive(Debug)]
@@ -99,7 +121,9 @@ pub(crate) struct Shared {
     /// Decompressed records.
     pub(crate) records: Cache<RecordKey, bytes::Bytes>,
     /// Open views by point.
-    views: Mutex<BTreeMap<Cycle, usize>>,
+    views: Mutex<BTreeMap<Cycle, Viewed>>,
+    /// Adopted files that are open.
+    adopted: Cache<u32, Arc<dyn File>>,
     /// Why only reading is possible, where the medium is damaged.
     pub(crate) damage: Option<String>,
     /// Whether the state follows a writer of this process.
@@ -131,6 +155,7 @@ impl Shared {
             pages,
             records: Cache::new(limits.block_cache),
             views: Mutex::default(),
+            adopted: Cache::new(limits.open_segments),
             damage,
             follows,
         }
@@ -164,28 +189,78 @@ impl Shared {
     /// Looks again, where somebody else writes.
     pub(crate) fn look_again(&self) -> StoreResult<()> {
         if self.follows == Follows::Manifests {
-            let found = crate::replay::find(&*self.medium, &self.pages, None)?;
+            let found = crate::replay::find(&*self.medium, &self.pages, Purpose::Reading)?;
             *self.state_mut() = found.state;
         }
         Ok(())
     }
 
-    pub(crate) fn pin(&self, point: Cycle) {
+    /// The file that a number stands for in entries.
+    pub(crate) fn adopted(&self, number: u32) -> StoreResult<(AdoptedFacts, Arc<dyn File>)> {
+        let facts = {
+            let state = self.state();
+            let found = state.adopted.iter().find(|facts| facts.id == number);
+            found.cloned().ok_or_else(|| StoreError::Io {
+                doing: format!("open adopted file {number}"),
+                source: std::io::ErrorKind::NotFound.into(),
+            })?
+        };
+        if let Some(file) = self.adopted.get(&number) {
+            return Ok((facts, file));
+        }
+        let doing = StoreError::io(format!("open {}", facts.path));
+        let file = self.medium.adopted(&facts.path).map_err(doing)?;
+        self.adopted.put(number, Arc::clone(&file), 1);
+        Ok((facts, file))
+    }
+
+    /// Where an entry's bytes lie, for people.
+    pub(crate) fn place_of(&self, entry: &Entry) -> String {
+        match entry.content {
+            Content::Data { place, .. } => {
+                format!("segment {} at byte {}", place.segment, place.offset)
+            }
+            Content::Adopted { file, page, .. } => {
+                let state = self.state();
+                let path = state.adopted.iter().find(|facts| facts.id == file);
+                let path = path.map_or("an adopted file that is not known", |facts| &facts.path);
+                format!("{path} at byte {}", u64::from(page) * PAGE)
+            }
+            Content::Zero { .. } | Content::Discard { .. } => "the index".to_owned(),
+        }
+    }
+
+    /// Keeps a point while it is looked at. Where another process may write,
+    /// what that process did up to now is known on return.
+    pub(crate) fn pin(&self, point: Cycle) -> StoreResult<()> {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        *views.entry(point).or_default() += 1;
+        let viewed = views.entry(point).or_default();
+        viewed.views += 1;
+        if self.follows == Follows::Writer || viewed.pin.is_some() {
+            return Ok(());
+        }
+        match self.medium.pin(point) {
+            Ok(pin) => viewed.pin = Some(pin),
+            // Who may only read can still look at it.
+            Err(error) => tracing::warn!(
+                %error, point = point.0, "a writer does not know that this point is read"
+            ),
+        }
+        drop(views);
+        self.look_again().inspect_err(|_| self.unpin(point))
     }
 
     pub(crate) fn unpin(&self, point: Cycle) {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = views.get_mut(&point) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(viewed) = views.get_mut(&point) {
+            viewed.views -= 1;
+            if viewed.views == 0 {
                 views.remove(&point);
             }
         }
     }
 
-    /// Points with open views.
+    /// Points with open views of this process.
     pub(crate) fn pinned(&self) -> Vec<Cycle> {
         let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         views.keys().copied().collect()

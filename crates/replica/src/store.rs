@@ -8,7 +8,7 @@ use crate::{
     format::manifest::Point,
     geometry::Cycle,
     medium::Medium,
-    replay,
+    replay::{self, Purpose},
     state::{Follows, Limits, Received, Shared},
 };
 
@@ -46,7 +46,7 @@ impl Store {
         let mut attempts = 0;
         let found = loop {
             attempts += 1;
-            match replay::find(&*medium, &pages, None) {
+            match replay::find(&*medium, &pages, Purpose::Reading) {
                 Err(error) if attempts == 4 => return Err(error),
                 Err(error) => tracing::debug!(error = error.chain(), "the store changed"),
                 Ok(found) => break found,

@@ -42,7 +42,7 @@ pub enum Thoroughness {
 pub struct Report {
     /// Records that were read and proved.
     pub records: u64,
-    /// Their bytes on the medium.
+    /// The bytes that were read.
     pub bytes: u64,
     /// What is damaged, the first thousand.
     pub damages: Vec<Damage>,
@@ -75,7 +75,8 @@ pub fn at_most(bytes_per_second: u64) -> impl FnMut(u64) {
 }
 
 impl Store {
-    /// Proves records that points need, and the whole index. `pace` is told of
+    /// Proves records that points need, those in adopted files too, and the
+    /// whole index. `pace` is told of
     /// bytes as they are read and may wait. Blocks.
     ///
     /// # Errors
@@ -112,8 +113,8 @@ impl Store {
                         number.wrapping_add(facts.id).wrapping_add(round) % of.max(1) == 0
                     }
                 };
-                if chosen && entry.segment().is_some() {
-                    pace(entry.stored());
+                if chosen && entry.bytes() > 0 {
+                    pace(entry.bytes());
                     self.verify_record(entry, &mut report);
                 }
             }
@@ -138,7 +139,7 @@ impl Store {
         let error = match self.shared.read_proved(entry) {
             Ok(_) => {
                 report.records += 1;
-                report.bytes += entry.stored();
+                report.bytes += entry.bytes();
                 return;
             }
             Err(error) => error,
@@ -149,12 +150,7 @@ impl Store {
         report.damaged += 1;
         if report.damages.len() < LISTED {
             let start = entry.key.offset() + u64::from(entry.pages.first()) * PAGE;
-            let place = match entry.content {
-                Content::Data { place, .. } => {
-                    format!("segment {} at byte {}", place.segment, place.offset)
-                }
-                _ => String::new(),
-            };
+            let place = self.shared.place_of(&entry);
             report.damages.push(Damage {
                 disk: entry.key.disk(),
                 range: start..start + entry.pages.bytes() as u64,
@@ -193,6 +189,8 @@ impl Writer {
         offset: u64,
         block: &[u8],
     ) -> StoreResult<usize> {
+        // What is in memory now must not come to lie over what is mended.
+        self.guard(Self::checkpoint)?;
         let key = BlockKey::new(disk, (offset / BLOCK) as u32);
         let versions = self.shared.index().versions(key, point)?;
         let mut bytes = block.to_vec();
@@ -207,7 +205,10 @@ impl Writer {
             seen.push(entry);
             let start = usize::from(entry.pages.first()) * PAGE as usize;
             let plain = bytes.get(start..start + entry.pages.bytes()).unwrap_or_default();
-            let Content::Data { digest, .. } = entry.content else { continue };
+            let (Content::Data { digest, .. } | Content::Adopted { digest, .. }) = entry.content
+            else {
+                continue;
+            };
             if Digest::of(plain) != digest {
                 return Err(StoreError::WrongBytes { disk, offset });
             }
@@ -230,7 +231,7 @@ impl Writer {
         let count = mended.len();
         if count > 0 {
             self.guard(|writer| {
-                writer.sync_segments()?;
+                writer.log.sync()?;
                 writer.add_moved(mended)?;
                 writer.checkpoint()
             })?;

@@ -61,7 +61,7 @@ impl Store {
     /// There is no such point or disk.
     pub fn view(&self, point: Cycle, disk: DiskNumber) -> StoreResult<View> {
         // Pinned first: between looking and pinning it could be dropped.
-        self.shared.pin(point);
+        self.shared.pin(point)?;
         let made = self.point(point).and_then(|found| View::new(&self.shared, &found, disk));
         if made.is_err() {
             self.shared.unpin(point);

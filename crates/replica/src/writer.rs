@@ -16,10 +16,7 @@
 //!
 //! Everything here blocks: async callers use a thread of their own.
 
-use std::{
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
+use std::{sync::Arc, thread};
 
 use crate::{
     cache::Cache,
@@ -31,14 +28,14 @@ use crate::{
         entry::Entry,
         manifest::{OpenAttempt, Point},
         record::{self, Codec, Commit, Consistency, Header, Kind},
-        segment::{self, MAX_SEGMENT},
+        segment::MAX_SEGMENT,
     },
     geometry::{BLOCK, BlockKey, Cycle, DiskNumber, MAX_DISK, PAGE, PageRun, blocks_of},
     index::{Index, run::MemoryRun, staging::Staging},
+    log::{Log, LogTerms},
     medium::Medium,
     pipeline::{Batch, Compression, Pipeline},
-    replay::{self, Found, Poison, count_dead, point_of, stage},
-    segment::{Closed, SegmentWriter},
+    replay::{self, Found, Poison, Purpose, count_dead, point_of, stage},
     state::{Follows, Limits, Received, Shared},
     store::Store,
 };
@@ -47,8 +44,6 @@ use crate::{
 pub const MAX_CONFIGURATION: usize = 1 << 20;
 /// Blocks that one record clears at most: 1 GiB.
 const MAX_SPAN: u64 = 16 * 1024;
-/// Closed segments whose sync may be under way.
-const SYNCS: usize = 4;
 
 /// How a writer works.
 #[derive(Debug, Clone)]
@@ -130,8 +125,7 @@ pub(crate) struct Attempt {
 pub struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: WriterOptions,
-    pub(crate) segment: Option<SegmentWriter>,
-    syncing: Vec<Syncing>,
+    pub(crate) log: Log,
     pub(crate) attempt: Option<Attempt>,
     resumable: Option<OpenAttempt>,
     pub(crate) staging: Staging,
@@ -164,22 +158,6 @@ enum Failure {
     },
 }
 
-/// A closed segment that is not durable yet.
-#[derive(Debug)]
-struct Syncing {
-    id: u32,
-    /// What of it was durable before it was closed.
-    durable: u32,
-    work: SyncWork,
-}
-
-#[derive(Debug)]
-enum SyncWork {
-    Later(Closed),
-    UnderWay(JoinHandle<StoreResult<()>>),
-    Failed,
-}
-
 impl Writer {
     /// Opens a machine's store for writing and claims it for the generation:
     /// cuts unacknowledged tails, writes down where everything ends, and
@@ -194,7 +172,7 @@ impl Writer {
             _ => StoreError::io("lock the store")(error),
         })?;
         let pages = Arc::new(Cache::new(options.limits.index_cache));
-        let found = replay::find(&*medium, &pages, None)?;
+        let found = replay::find(&*medium, &pages, Purpose::Writing)?;
         let (ours, theirs) = (options.generation, found.state.generation);
         if theirs > ours {
             return Err(StoreError::Fenced { ours, theirs });
@@ -205,12 +183,20 @@ impl Writer {
         let state = found.state.clone();
         let shared =
             Arc::new(Shared::new(medium, options.limits, pages, state, None, Follows::Writer));
+        let log = Log::new(
+            Arc::clone(&shared),
+            LogTerms {
+                generation: options.generation,
+                segment_bytes: options.segment_bytes,
+                salt: options.salt,
+                in_background: options.threads > 0,
+            },
+        );
         let mut writer = Self {
             shared,
             pipeline: Pipeline::new(options.compression, options.threads),
             options,
-            segment: None,
-            syncing: Vec::new(),
+            log,
             attempt: None,
             resumable: None,
             staging: Staging::default(),
@@ -316,8 +302,7 @@ impl Writer {
         offset: u64,
         data: &[u8],
     ) -> StoreResult<Option<(u64, Vec<u8>)>> {
-        let sizes = self.attempt.as_ref().map(|attempt| &attempt.disks);
-        let size = sizes.and_then(|sizes| sizes.get(usize::from(disk.0))).copied();
+        let size = self.size_of(disk);
         let end = offset.checked_add(data.len() as u64);
         let Some((size, end)) = size.zip(end) else { return Ok(None) };
         let whole = offset.is_multiple_of(PAGE) && (end.is_multiple_of(PAGE) || end == size);
@@ -344,7 +329,7 @@ impl Writer {
     fn current_page(&mut self, disk: DiskNumber, offset: u64) -> StoreResult<Vec<u8>> {
         self.pipeline.submit();
         self.pump(0)?;
-        self.guard(|writer| writer.segment.as_mut().map_or(Ok(()), SegmentWriter::flush))?;
+        self.guard(|writer| writer.log.flush())?;
         let key = BlockKey::new(disk, (offset / BLOCK) as u32);
         let page = (offset % BLOCK / PAGE) as u8;
         let mut versions = self.staging.versions(key);
@@ -401,17 +386,21 @@ impl Writer {
         length: u64,
     ) -> StoreResult<u64> {
         let (cycle, change) = self.accept(disk, offset, length)?;
-        self.push_clear(kind, cycle, disk, offset..offset + length, change);
+        self.push_clear(kind, cycle, disk, offset..offset + length, change - 1, change);
         self.pump(self.options.threads * 2)?;
         Ok(change)
     }
 
-    fn push_clear(
+    /// Cuts a range into records. Parts of a long range count at once, so that
+    /// the index need not hold all of it in memory: those before the last
+    /// carry the number `parts`.
+    pub(crate) fn push_clear(
         &mut self,
         kind: Kind,
         cycle: Cycle,
         disk: DiskNumber,
         range: std::ops::Range<u64>,
+        parts: u64,
         change: u64,
     ) {
         let end = range.end.div_ceil(PAGE) * PAGE;
@@ -426,10 +415,7 @@ impl Writer {
                 }
                 false => ((BLOCK - in_block).min(end - at), 1),
             };
-            // Parts of a long range count at once, so that the index need not
-            // hold all of it in memory; the change counts with its last part.
-            let done = at + length == end;
-            let number = if done { change } else { change.saturating_sub(1) };
+            let number = if at + length == end { change } else { parts };
             let header = header(kind, cycle, disk, at, length.min(BLOCK), number);
             at += length;
             self.pipeline.push(Header { span, last: true, ..header }, &[]);
@@ -445,7 +431,7 @@ impl Writer {
         let received = Received { cycle: Some(attempt.cycle), changes: attempt.changes };
         self.pipeline.submit();
         self.pump(0)?;
-        self.guard(Self::sync_segments)?;
+        self.guard(|writer| writer.log.sync())?;
         self.shared.state_mut().received = received;
         Ok(received)
     }
@@ -472,8 +458,8 @@ impl Writer {
         self.guard(|writer| {
             let (header, payload) =
                 record::seal_payload(Kind::Commit, attempt.cycle, &commit.encode());
-            writer.room_for(payload.len())?.push(header, &payload)?;
-            writer.sync_segments()
+            writer.log.push(header, &payload)?;
+            writer.log.sync()
         })?;
         let entries = self.staging.take();
         self.attempt = None;
@@ -533,15 +519,11 @@ impl Writer {
             Failure::Poisoned(poison) => poison,
         };
         self.pipeline.clear();
-        self.segment = None;
         self.attempt = None;
-        for syncing in self.syncing.drain(..) {
-            if let SyncWork::UnderWay(thread) = syncing.work {
-                let _ = thread.join();
-            }
-        }
+        self.log.abandon();
         self.upkeep.wait();
-        let found = replay::find(&*self.shared.medium, &self.shared.pages, Some(poison))?;
+        let found =
+            replay::find(&*self.shared.medium, &self.shared.pages, Purpose::Recovery(poison))?;
         if let Some(damage) = found.damage {
             return Err(StoreError::LostRecords(damage));
         }
@@ -566,26 +548,10 @@ impl Writer {
         if let Err(error) = &result {
             self.failure = match error {
                 StoreError::Fenced { theirs, .. } => Failure::Fenced { theirs: *theirs },
-                _ => Failure::Poisoned(self.durable_end()),
+                _ => Failure::Poisoned(self.log.durable_end()),
             };
         }
         result
-    }
-
-    /// Up to where everything is durable for sure.
-    fn durable_end(&self) -> Poison {
-        if let Some(first) = self.syncing.first() {
-            return Poison { segment: first.id, end: first.durable };
-        }
-        if let Some(segment) = &self.segment {
-            return Poison { segment: segment.id, end: segment.durable() };
-        }
-        let state = self.shared.state();
-        let last = state.segments.last_key_value();
-        last.map_or(Poison { segment: u32::MAX, end: 0 }, |(id, facts)| Poison {
-            segment: *id,
-            end: facts.end,
-        })
     }
 
     fn why_none(&self) -> StoreError {
@@ -598,8 +564,24 @@ impl Writer {
         }
     }
 
+    /// Hands a record without bytes to the pipeline.
+    pub(crate) fn push_record(&mut self, header: Header) -> StoreResult<()> {
+        self.pipeline.push(header, &[]);
+        self.pump(self.options.threads * 2)
+    }
+
+    /// Size in bytes of a disk in the attempt that is open.
+    pub(crate) fn size_of(&self, disk: DiskNumber) -> Option<u64> {
+        self.attempt.as_ref()?.disks.get(usize::from(disk.0)).copied()
+    }
+
     /// Checks a change and numbers it.
-    fn accept(&mut self, disk: DiskNumber, offset: u64, length: u64) -> StoreResult<(Cycle, u64)> {
+    pub(crate) fn accept(
+        &mut self,
+        disk: DiskNumber,
+        offset: u64,
+        length: u64,
+    ) -> StoreResult<(Cycle, u64)> {
         let none = self.why_none();
         let attempt = self.attempt.as_mut().ok_or(none)?;
         let size = attempt.disks.get(usize::from(disk.0)).copied();
@@ -630,7 +612,7 @@ impl Writer {
     fn append(&mut self, batch: &Batch) -> StoreResult<()> {
         for (header, range) in &batch.records {
             let payload = batch.bytes.get(range.clone()).unwrap_or_default();
-            let entry = self.room_for(payload.len())?.push(*header, payload)?;
+            let entry = self.log.push(*header, payload)?;
             if let Some(attempt) = &mut self.attempt {
                 attempt.stored += u64::from(header.record_bytes());
             }
@@ -659,95 +641,6 @@ impl Writer {
             dead.iter().for_each(|entry| count_dead(segments, entry));
         }
         Ok(())
-    }
-
-    /// The segment that so many bytes go to.
-    pub(crate) fn room_for(&mut self, payload: usize) -> StoreResult<&mut SegmentWriter> {
-        if self.segment.as_ref().is_some_and(|segment| !segment.has_room_for(payload)) {
-            self.close_segment()?;
-        }
-        match &mut self.segment {
-            Some(segment) => Ok(segment),
-            none => {
-                let header = {
-                    let mut state = self.shared.state_mut();
-                    let id = state.next.segment;
-                    state.next.segment += 1;
-                    let previous = state.segments.last_key_value();
-                    let previous_end = previous.map_or(0, |(_, facts)| facts.end);
-                    let generation = self.options.generation;
-                    let salt = crc32c::crc32c_append(id, &self.options.salt.to_le_bytes());
-                    segment::Header { id, generation, salt, previous_end }
-                };
-                let medium = &*self.shared.medium;
-                let segment = SegmentWriter::create(medium, &header, self.options.segment_bytes)?;
-                self.shared.state_mut().segments.insert(segment.id, segment.facts());
-                self.upkeep.segments += 1;
-                Ok(none.insert(segment))
-            }
-        }
-    }
-
-    /// Closes the segment; it is made durable in the background.
-    pub(crate) fn close_segment(&mut self) -> StoreResult<()> {
-        let Some(mut segment) = self.segment.take() else { return Ok(()) };
-        let (id, durable) = (segment.id, segment.durable());
-        let closed = segment.close();
-        self.note_facts(&segment);
-        let closed = match closed {
-            Ok(closed) => closed,
-            Err(error) => {
-                // Poisoned, and `durable_end` must find it.
-                self.segment = Some(segment);
-                return Err(error);
-            }
-        };
-        self.shared.segments.forget(id);
-        let work = match self.options.threads {
-            0 => SyncWork::Later(closed),
-            _ => SyncWork::UnderWay(thread::spawn(move || closed.sync())),
-        };
-        self.syncing.push(Syncing { id, durable, work });
-        while self.syncing.len() > SYNCS {
-            self.finish_sync()?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the oldest closed segment, which stays in the list if that
-    /// fails.
-    fn finish_sync(&mut self) -> StoreResult<()> {
-        let Some(first) = self.syncing.first_mut() else { return Ok(()) };
-        match std::mem::replace(&mut first.work, SyncWork::Failed) {
-            SyncWork::Later(closed) => closed.sync()?,
-            SyncWork::UnderWay(thread) => {
-                thread.join().unwrap_or(Err(StoreError::WriterFailed))?;
-            }
-            SyncWork::Failed => return Err(StoreError::AttemptFailed),
-        }
-        self.syncing.remove(0);
-        Ok(())
-    }
-
-    pub(crate) fn sync_segments(&mut self) -> StoreResult<()> {
-        while !self.syncing.is_empty() {
-            self.finish_sync()?;
-        }
-        if let Some(mut segment) = self.segment.take() {
-            let result = segment.sync();
-            self.note_facts(&segment);
-            self.segment = Some(segment);
-            result?;
-        }
-        Ok(())
-    }
-
-    /// Lets readers know how long the segment is.
-    fn note_facts(&self, segment: &SegmentWriter) {
-        let mut state = self.shared.state_mut();
-        let dead = state.segments.get(&segment.id).map_or(0, |facts| facts.dead);
-        let facts = crate::format::manifest::SegmentFacts { dead, ..segment.facts() };
-        state.segments.insert(segment.id, facts);
     }
 
     pub(crate) fn index_changed(&mut self) {
@@ -786,7 +679,7 @@ impl Writer {
                 let disk = DiskNumber(number as u16);
                 let end = u64::from(blocks_of(*old)) * BLOCK;
                 // Change 0: the sender does not know of it, and repeats none.
-                self.push_clear(Kind::Discard, cycle, disk, new..end, 0);
+                self.push_clear(Kind::Discard, cycle, disk, new..end, 0, 0);
             }
         }
         self.pump(self.options.threads * 2)
@@ -801,7 +694,7 @@ fn check_disks(disks: &[u64]) -> StoreResult<()> {
 }
 
 /// The header of a record about a range inside one block; `last` is unset.
-fn header(
+pub(crate) fn header(
     kind: Kind,
     cycle: Cycle,
     disk: DiskNumber,

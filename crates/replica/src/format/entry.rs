@@ -140,6 +140,16 @@ impl Entry {
         }
     }
 
+    /// Bytes that are read to have its pages; zeroes need none.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self.content {
+            Content::Data { .. } => self.stored(),
+            Content::Adopted { .. } => self.pages.bytes() as u64,
+            Content::Zero { .. } | Content::Discard { .. } => 0,
+        }
+    }
+
     /// The segment that its bytes lie in.
     #[must_use]
     pub fn segment(&self) -> Option<u32> {

@@ -29,6 +29,13 @@ pub enum Kind {
     Commit,
     /// The last record of a closed segment: its index.
     Footer,
+    /// Bytes that lie in an adopted file, without payload.
+    Adopted {
+        /// Which file, in the manifest's table.
+        file: u32,
+        /// Where in it, in pages.
+        page: u32,
+    },
 }
 
 /// How a payload is stored. Numbers are for ever.
@@ -86,6 +93,12 @@ impl Header {
             Kind::Discard => 3,
             Kind::Commit => 4,
             Kind::Footer => 5,
+            Kind::Adopted { .. } => 6,
+        };
+        // Adopted blocks never span several and have no payload.
+        let (span, payload_crc) = match self.kind {
+            Kind::Adopted { file, page } => (file, page),
+            _ => (self.span, self.payload_crc),
         };
         let codec = match self.codec {
             Codec::Plain => 0,
@@ -95,11 +108,11 @@ impl Header {
         body.extend_from_slice(&[kind, codec]);
         body.extend_from_slice(&self.key.disk().0.to_le_bytes());
         body.extend_from_slice(&self.key.block().to_le_bytes());
-        body.extend_from_slice(&self.span.to_le_bytes());
+        body.extend_from_slice(&span.to_le_bytes());
         body.extend_from_slice(&self.cycle.0.to_le_bytes());
         body.extend_from_slice(&self.change.to_le_bytes());
         body.extend_from_slice(&self.stored.to_le_bytes());
-        body.extend_from_slice(&self.payload_crc.to_le_bytes());
+        body.extend_from_slice(&payload_crc.to_le_bytes());
         body.extend_from_slice(&self.durable.to_le_bytes());
         let pages = self.pages.first() << 4 | (self.pages.count() - 1);
         body.extend_from_slice(&[pages, u8::from(self.last), 0, 0]);
@@ -124,12 +137,13 @@ impl Header {
         if crc != crc32c::crc32c_append(salt, cursor.0) {
             return Err(Malformed("the header's checksum is wrong"));
         }
-        let kind = match cursor.u8()? {
+        let mut kind = match cursor.u8()? {
             1 => Kind::Data,
             2 => Kind::Zero,
             3 => Kind::Discard,
             4 => Kind::Commit,
             5 => Kind::Footer,
+            6 => Kind::Adopted { file: 0, page: 0 },
             _ => return Err(Malformed("a record of unknown kind")),
         };
         let codec = match cursor.u8()? {
@@ -139,11 +153,15 @@ impl Header {
         };
         let disk = DiskNumber(cursor.u16()?);
         let key = BlockKey::new(disk, cursor.u32()?);
-        let span = cursor.u32()?;
+        let mut span = cursor.u32()?;
         let cycle = Cycle(cursor.u32()?);
         let change = cursor.u64()?;
         let stored = cursor.u32()?;
-        let payload_crc = cursor.u32()?;
+        let mut payload_crc = cursor.u32()?;
+        if matches!(kind, Kind::Adopted { .. }) {
+            kind = Kind::Adopted { file: span, page: payload_crc };
+            (span, payload_crc) = (1, 0);
+        }
         let durable = cursor.u32()?;
         let pages = cursor.u8()?;
         let last = cursor.u8()? != 0;
@@ -159,6 +177,7 @@ impl Header {
             }
             Kind::Commit => stored as usize <= MAX_COMMIT,
             Kind::Footer => true,
+            Kind::Adopted { .. } => stored == 0,
         };
         if !fits {
             return Err(Malformed("a record of impossible size"));
@@ -192,7 +211,7 @@ impl Header {
             Kind::Data => self.pages.bytes(),
             Kind::Commit => MAX_COMMIT,
             Kind::Footer => super::segment::MAX_SEGMENT as usize,
-            Kind::Zero | Kind::Discard => 0,
+            Kind::Zero | Kind::Discard | Kind::Adopted { .. } => 0,
         };
         let plain = match self.codec {
             Codec::Plain => stored.to_vec(),
@@ -363,6 +382,17 @@ mod tests {
     fn golden_header() {
         let hex: String = sample().encode(1).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("golden/record.hex").trim());
+    }
+
+    /// Likewise.
+    #[test]
+    fn golden_header_of_an_adopted_block() {
+        let kind = Kind::Adopted { file: 3, page: 0x0102_0304 };
+        let header = Header { kind, stored: 0, payload_crc: 0, ..sample() };
+        let bytes = header.encode(1);
+        assert_eq!(Header::decode(1, &bytes), Ok(header));
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("golden/adopted.hex").trim());
     }
 
     #[test]

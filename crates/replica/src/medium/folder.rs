@@ -3,23 +3,36 @@
 use std::{
     fs,
     io::{self, Write},
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
+    fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise},
     sys::statvfs::statvfs,
 };
 
-use super::{File, Medium, Space};
+use super::{File, Identity, Medium, Space};
+use crate::geometry::Cycle;
 
 /// Folders that a machine's files lie in.
 const FOLDERS: [&str; 3] = ["seg", "idx", "man"];
+/// Where readers say which points they need: a locked file for each.
+const PINS: &str = "pin";
 /// Whose lock keeps a second writer out.
 const LOCK: &str = "lock";
+/// How long to wait for somebody who pins a point or drops some.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A folder with a machine's files.
 #[derive(Debug, Clone)]
@@ -53,6 +66,24 @@ impl Folder {
         match path.join("man").is_dir() {
             true => Ok(Self { path }),
             false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Whoever holds it may pin points or count on none being pinned.
+    fn lock_pins(&self) -> io::Result<fs::File> {
+        let folder = self.path.join(PINS);
+        fs::create_dir_all(&folder)?;
+        let file = lock_file(&folder.join(LOCK))?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+                Err(fs::TryLockError::WouldBlock) if start.elapsed() > PATIENCE => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
+            }
         }
     }
 
@@ -125,20 +156,76 @@ impl Medium for Folder {
         })
     }
 
+    fn adopted(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(LocalFile { file: fs::File::open(path)? }))
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Identity> {
+        let facts = fs::metadata(path)?;
+        let modified = facts.mtime().saturating_mul(1_000_000_000);
+        let modified = modified.saturating_add(facts.mtime_nsec());
+        Ok(Identity { size: facts.len(), modified, inode: facts.ino() })
+    }
+
+    fn pin(&self, point: Cycle) -> io::Result<Box<dyn Send + Sync>> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let _nobody_counts = self.lock_pins()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{:08x}-{}-{number}", point.0, std::process::id());
+        let path = self.path.join(PINS).join(name);
+        let file = lock_file(&path)?;
+        file.lock()?;
+        Ok(Box::new(Pin { path, _file: file }))
+    }
+
+    fn pinned(&self) -> io::Result<(Vec<Cycle>, Box<dyn Send + Sync>)> {
+        let nobody_pins = self.lock_pins()?;
+        let mut points = Vec::new();
+        for entry in fs::read_dir(self.path.join(PINS))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let cycle = name.to_str().and_then(|name| name.split('-').next());
+            let Some(cycle) = cycle.and_then(|cycle| u32::from_str_radix(cycle, 16).ok()) else {
+                continue;
+            };
+            match fs::File::open(entry.path()).and_then(|file| Ok(file.try_lock())) {
+                // Whoever held it is gone.
+                Ok(Ok(())) => fs::remove_file(entry.path())?,
+                Ok(Err(_)) => points.push(Cycle(cycle)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        points.sort_unstable();
+        points.dedup();
+        Ok((points, Box::new(nobody_pins)))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
-        let path = self.path.join(LOCK);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = lock_file(&self.path.join(LOCK))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// A point that is kept; its file is locked while the process lives.
+struct Pin {
+    path: PathBuf,
+    _file: fs::File,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // If it stays, the next writer finds that nobody locks it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn lock_file(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 #[derive(Debug)]
@@ -161,6 +248,14 @@ impl File for LocalFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        // After a failed sync the system calls pages clean that never reached
+        // the disk; without them the next read tells the truth.
+        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -201,6 +296,22 @@ mod tests {
         folder.delete("man/1").unwrap();
         assert_eq!(folder.open("man/1").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(folder.space().unwrap().free > 0);
+    }
+
+    #[test]
+    fn pins_last_as_long_as_their_holder() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = Folder::create(scratch.path()).unwrap();
+        let first = folder.pin(Cycle(7)).unwrap();
+        let second = folder.pin(Cycle(7)).unwrap();
+        folder.pin(Cycle(9)).unwrap();
+        // Of a process that died.
+        fs::write(scratch.path().join("pin/00000005-1-1"), b"").unwrap();
+        drop(first);
+        assert_eq!(folder.pinned().unwrap().0, [Cycle(7)]);
+        drop(second);
+        assert_eq!(folder.pinned().unwrap().0, []);
+        assert!(!scratch.path().join("pin/00000005-1-1").exists());
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub mod simulated;
 
 use std::{fmt, io, sync::Arc};
 
+use crate::geometry::Cycle;
+
 /// Where a machine's files lie. Names are relative, with at most one folder:
 /// `seg/0000002a-00000001.seg`.
 pub trait Medium: Send + Sync + fmt::Debug + 'static {
@@ -55,6 +57,32 @@ pub trait Medium: Send + Sync + fmt::Debug + 'static {
     /// Whatever the system says.
     fn space(&self) -> io::Result<Space>;
 
+    /// Opens a file outside of the store that was adopted.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn adopted(&self, path: &str) -> io::Result<Arc<dyn File>>;
+
+    /// What tells whether a file outside of the store was changed.
+    ///
+    /// # Errors
+    /// `NotFound`, and whatever the system says.
+    fn identity(&self, path: &str) -> io::Result<Identity>;
+
+    /// Keeps a point for as long as what is returned lives, whatever process
+    /// writes to the store.
+    ///
+    /// # Errors
+    /// Whatever the system says, such as that the medium is read-only.
+    fn pin(&self, point: Cycle) -> io::Result<Box<dyn Send + Sync>>;
+
+    /// The points that are kept by [`pin`](Self::pin), and a lock that keeps
+    /// others from pinning more while it lives.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn pinned(&self) -> io::Result<(Vec<Cycle>, Box<dyn Send + Sync>)>;
+
     /// Takes the writer's lock, which lasts as long as what is returned.
     ///
     /// # Errors
@@ -90,11 +118,30 @@ pub trait File: Send + Sync + fmt::Debug {
     /// Whatever the system says.
     fn sync(&self) -> io::Result<()>;
 
+    /// Makes sure that what is read from now on is what the disk has, not what
+    /// an earlier writer's failed sync left in memory. Called before a writer
+    /// believes what it finds.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn settle(&self) -> io::Result<()>;
+
     /// Gives back the space of a range, which reads as zeroes then.
     ///
     /// # Errors
     /// `Unsupported` where that cannot be done.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+}
+
+/// What is another after a file was written to or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// In bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub modified: i64,
+    /// The inode's number.
+    pub inode: u64,
 }
 
 /// Room on a medium, in bytes.

@@ -12,7 +12,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{File, Medium, Space};
+use super::{File, Identity, Medium, Space};
+use crate::geometry::Cycle;
 
 /// Bytes that reach the disk together or not at all.
 const SECTOR: usize = 512;
@@ -51,6 +52,9 @@ struct World {
     /// Bytes; `None` for as many as wanted.
     capacity: Option<u64>,
     writer: bool,
+    pins: BTreeMap<u64, Cycle>,
+    /// Files outside of the store, by path, and how often each was changed.
+    outside: BTreeMap<String, (Vec<u8>, i64)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -128,6 +132,13 @@ impl SimulatedMedium {
         }
     }
 
+    /// Puts a file outside of the store, or changes it.
+    pub fn put_outside(&self, path: &str, bytes: &[u8]) {
+        let mut world = self.world();
+        let changes = world.outside.get(path).map_or(0, |(_, changes)| changes + 1);
+        world.outside.insert(path.to_owned(), (bytes.to_owned(), changes));
+    }
+
     /// Whether a planned crash has happened.
     #[must_use]
     pub fn is_down(&self) -> bool {
@@ -150,7 +161,13 @@ impl SimulatedMedium {
                 files.entry(name.clone()).or_insert_with(|| node.after_crash(&mut random));
             }
         }
-        let after = World { files, random, capacity: world.capacity, ..World::default() };
+        let after = World {
+            files,
+            random,
+            capacity: world.capacity,
+            outside: world.outside.clone(),
+            ..World::default()
+        };
         Self { world: Arc::new(Mutex::new(after)) }
     }
 
@@ -274,6 +291,28 @@ impl Medium for SimulatedMedium {
         Ok(Space { total, free: total.saturating_sub(world.used()) })
     }
 
+    fn adopted(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        self.identity(path)?;
+        Ok(Arc::new(OutsideFile { medium: self.clone(), path: path.to_owned() }))
+    }
+
+    fn identity(&self, path: &str) -> io::Result<Identity> {
+        let world = self.world();
+        let (bytes, changes) = world.outside.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Identity { size: bytes.len() as u64, modified: *changes, inode: 1 })
+    }
+
+    fn pin(&self, point: Cycle) -> io::Result<Box<dyn Send + Sync>> {
+        let mut world = self.world();
+        let number = world.pins.last_key_value().map_or(0, |(number, _)| number + 1);
+        world.pins.insert(number, point);
+        Ok(Box::new(Pin(self.clone(), number)))
+    }
+
+    fn pinned(&self) -> io::Result<(Vec<Cycle>, Box<dyn Send + Sync>)> {
+        Ok((self.world().pins.values().copied().collect(), Box::new(())))
+    }
+
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
         let mut world = self.world();
         if world.writer {
@@ -281,6 +320,52 @@ impl Medium for SimulatedMedium {
         }
         world.writer = true;
         Ok(Box::new(Lock(self.clone())))
+    }
+}
+
+struct Pin(SimulatedMedium, u64);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.world().pins.remove(&self.1);
+    }
+}
+
+/// A file outside of the store.
+#[derive(Debug)]
+struct OutsideFile {
+    medium: SimulatedMedium,
+    path: String,
+}
+
+impl File for OutsideFile {
+    fn append(&self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let world = self.medium.world();
+        let (bytes, _) = world.outside.get(&self.path).ok_or(io::ErrorKind::NotFound)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.medium.identity(&self.path)?.size)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
     }
 }
 
@@ -368,6 +453,24 @@ impl File for SimulatedFile {
                 Ok(())
             }
         }
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        let mut world = self.medium.world();
+        let fault = world.begin()?;
+        let node = self.node(&mut world)?;
+        match fault {
+            Some(Fault::Crash) => return Err(power_lost()),
+            Some(Fault::LostSync) | None => {}
+            Some(_) => return Err(input_output()),
+        }
+        for range in std::mem::take(&mut node.lost) {
+            node.bytes.get_mut(range).unwrap_or_default().fill(0);
+        }
+        if fault.is_none() {
+            node.durable = node.bytes.len();
+        }
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {

@@ -33,8 +33,16 @@ fn changes_of(round: u64) -> Vec<Change> {
         Change::Zero { disk: 0, page: round * 5, pages: 4 },
         Change::Write { disk: 1, page: round * 2, pages: 2, seed: seed.wrapping_add(4) },
         Change::Discard { disk: 1, page: 0, pages: 20 },
+        Change::Adopt { disk: (round % 2) as u16, seed },
         Change::Write { disk: 0, page: round * 11, pages: 9, seed: seed | 3 },
     ]
+}
+
+/// An empty medium beside the images that are adopted.
+fn simulated(seed: u64) -> SimulatedMedium {
+    let medium = SimulatedMedium::new(seed);
+    (0..6).chain([99]).for_each(|round| model::put_images(&medium, &changes_of(round)));
+    medium
 }
 
 fn scenario(medium: &SimulatedMedium, known: &mut Known) -> StoreResult<()> {
@@ -130,13 +138,13 @@ fn known() -> Known {
 
 #[test]
 fn nothing_acknowledged_is_lost_wherever_the_power_fails() {
-    let whole = SimulatedMedium::new(1);
+    let whole = simulated(1);
     scenario(&whole, &mut known()).unwrap();
     let operations = whole.operations();
     let mut crashes = 0;
     for crash in 0..operations {
         for seed in 0..1 + crash % 2 {
-            let medium = SimulatedMedium::new(seed);
+            let medium = simulated(seed);
             medium.plan(crash, Fault::Crash);
             let mut known = known();
             // A crash while an unneeded file is deleted goes unnoticed.
@@ -154,12 +162,12 @@ fn nothing_acknowledged_is_lost_wherever_the_power_fails() {
 
 #[test]
 fn a_crash_while_opening_after_a_crash_is_survived() {
-    let whole = SimulatedMedium::new(1);
+    let whole = simulated(1);
     scenario(&whole, &mut known()).unwrap();
     let mut crashes = 0;
     for crash in (0..whole.operations()).step_by(7) {
         for second in 0..8 {
-            let medium = SimulatedMedium::new(crash);
+            let medium = simulated(crash);
             medium.plan(crash, Fault::Crash);
             let mut known = known();
             let _ = scenario(&medium, &mut known);
@@ -178,15 +186,15 @@ fn a_crash_while_opening_after_a_crash_is_survived() {
 /// starts again from what was durable.
 #[test]
 fn a_writer_goes_on_after_a_passing_fault() {
-    let whole = SimulatedMedium::new(1);
+    let whole = simulated(1);
     scenario(&whole, &mut known()).unwrap();
     let faults = [Fault::NoSpace, Fault::Io, Fault::ShortWrite];
     let mut struck = 0;
-    let opened = SimulatedMedium::new(1);
+    let opened = simulated(1);
     drop(model::open(&opened));
     for number in opened.operations()..whole.operations() {
         let fault = faults[number as usize % 3];
-        let medium = SimulatedMedium::new(number);
+        let medium = simulated(number);
         medium.plan(number, fault);
         let result = std::panic::catch_unwind(|| insist(&medium));
         let Ok((failures, points)) = result else { panic!("{fault:?} at {number}") };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use replica::{
+    adopt::Condition,
     error::StoreError,
     geometry::{Cycle, DiskNumber},
     medium::{
@@ -82,7 +83,7 @@ fn damage_names_disk_range_and_points_and_is_repaired_from_good_bytes() {
     for offset in (5000..length as usize - 5000).step_by(30_000) {
         medium.flip_bit(&name, offset);
     }
-    let store = Store::open(Arc::new(medium.clone()), Limits::default()).unwrap();
+    let store = model::open_beside(&medium);
     let report = store.verify(Thoroughness::All, |_| {}).unwrap();
     assert!(report.damaged > 0);
     for damage in &report.damages {
@@ -173,7 +174,7 @@ fn a_full_medium_refuses_and_the_store_stays_readable() {
     assert!(refused.is_some(), "600 kB were enough?");
     model::check(&writer.store(), &points);
     drop(writer);
-    let store = Store::open(Arc::new(medium.clone()), Limits::default()).unwrap();
+    let store = model::open_beside(&medium);
     model::check(&store, &points);
     // With room again, it goes on.
     medium.limit(None);
@@ -233,4 +234,101 @@ fn a_view_keeps_its_point_and_reads_on_while_its_segments_move() {
     model::check(&store, &points);
     drop(view);
     writer.drop_points(&[Cycle(2)], 0).unwrap();
+}
+
+#[test]
+fn an_adopted_image_is_read_where_it_lies_and_its_changes_are_noticed() {
+    let medium = SimulatedMedium::new(1);
+    let adoption = Change::Adopt { disk: 0, seed: 7 };
+    model::put_images(&medium, &[adoption]);
+    let mut image = model::blank();
+    adoption.apply_to(&mut image);
+    let mut writer = model::open(&medium);
+    writer.begin(&DISKS).unwrap();
+    adoption.apply(&mut writer).unwrap();
+    let point = writer.seal(model::facts(1)).unwrap().cycle;
+    let store = writer.store();
+    assert!(store.usage().data < 10_000, "nothing was copied: {:?}", store.usage());
+    let points = Points::from([(point, image.clone())]);
+    model::check(&store, &points);
+    assert_eq!(store.adopted()[0].condition, Condition::Unchanged);
+    assert!(store.verify(Thoroughness::All, |_| {}).unwrap().is_whole());
+
+    // Somebody writes to it.
+    let path = store.adopted()[0].facts.path.clone();
+    let mut bytes = vec![0; store.adopted()[0].facts.size as usize];
+    medium.adopted(&path).unwrap().read_at(&mut bytes, 0).unwrap();
+    let at = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[at] ^= 1;
+    medium.put_outside(&path, &bytes);
+    let store = model::open_beside(&medium);
+    assert_eq!(store.adopted()[0].condition, Condition::Changed);
+    assert_eq!(never_wrong(&store, &points), 1);
+    let report = store.verify(Thoroughness::All, |_| {}).unwrap();
+    assert_eq!(report.damaged, 1);
+    let damage = &report.damages[0];
+    assert!(damage.place.starts_with(&path), "{damage}");
+
+    // The block is mended from a copy, into the store.
+    let block = damage.range.start / 65536 * 65536;
+    let good = &image[0][block as usize..image[0].len().min(block as usize + 65536)];
+    assert_eq!(writer.repair(point, DISK, block, good).unwrap(), 1);
+    drop(writer);
+    let mut writer = model::open(&medium);
+    model::check(&writer.store(), &points);
+
+    // When no point reads it any more, it is let go.
+    assert_eq!(writer.release_adopted().unwrap(), Vec::<String>::new());
+    writer.begin(&DISKS).unwrap();
+    writer.discard(DISK, 0, DISKS[0]).unwrap();
+    writer.seal(model::facts(2)).unwrap();
+    writer.drop_points(&[point], 0).unwrap();
+    assert_eq!(writer.release_adopted().unwrap(), [path]);
+    assert!(model::open_beside(&medium).adopted().is_empty());
+}
+
+/// The system forgets what it failed to write, but goes on showing it.
+#[test]
+fn what_an_earlier_process_failed_to_sync_is_not_believed() {
+    for seed in 0..40 {
+        let (medium, mut points) = sealed();
+        let mut writer = model::open(&medium);
+        let cycle = writer.begin(&DISKS).unwrap();
+        let mut image = points[&Cycle(3)].clone();
+        let change = Change::Write { disk: 0, page: seed % 20, pages: 9, seed: 7 };
+        change.apply(&mut writer).unwrap();
+        // The segment is created, written to, and then synced.
+        medium.plan(medium.operations() + 2, Fault::Io);
+        assert!(writer.sync().is_err());
+        drop(writer);
+        // Another process, the same running system.
+        let mut writer = model::open(&medium);
+        let received = writer.resume(&DISKS).unwrap();
+        assert!(
+            received.is_none_or(|received| received.cycle < Some(cycle) || received.changes == 0)
+        );
+        writer.begin(&DISKS).unwrap();
+        change.apply_to(&mut image);
+        change.apply(&mut writer).unwrap();
+        let point = writer.seal(model::facts(9)).unwrap();
+        points.insert(point.cycle, image);
+        drop(writer);
+        let writer = model::open(&medium.restart(seed));
+        model::check(&writer.store(), &points);
+    }
+}
+
+#[test]
+fn a_view_of_another_process_keeps_its_point() {
+    let (medium, _) = sealed();
+    let mut writer = model::open(&medium);
+    let beside = model::open_beside(&medium);
+    let view = beside.view(Cycle(2), DISK).unwrap();
+    let kept = writer.drop_points(&[Cycle(2)], 0);
+    assert!(matches!(kept, Err(StoreError::Kept { why: "somebody reads it", .. })));
+    drop(view);
+    writer.drop_points(&[Cycle(2)], 0).unwrap();
+    // A reader that has not looked since learns it when it asks for a view.
+    assert!(beside.point(Cycle(2)).is_ok());
+    assert!(matches!(beside.view(Cycle(2), DISK), Err(StoreError::NoSuchPoint(Cycle(2)))));
 }

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use replica::{
+    adopt::{Layout, Stretch},
     error::StoreResult,
     format::record::Consistency,
     geometry::{Cycle, DiskNumber, PAGE},
-    medium::Medium,
+    medium::{Medium, simulated::SimulatedMedium},
     pipeline::Compression,
+    state::Limits,
     store::Store,
     writer::{SealFacts, Writer, WriterOptions},
 };
@@ -31,6 +33,11 @@ pub enum Change {
         sectors: u64,
         seed: u8,
     },
+    /// All of a disk, from an image outside of the store.
+    Adopt {
+        disk: u16,
+        seed: u8,
+    },
     Zero {
         disk: u16,
         page: u64,
@@ -52,6 +59,9 @@ impl Change {
             let end = (start + sectors * 512).min(size);
             return (DiskNumber(disk), start, end - start);
         }
+        if let Self::Adopt { disk, .. } = self {
+            return (DiskNumber(disk), 0, DISKS[usize::from(disk)]);
+        }
         let (Self::Write { disk, page, pages, .. }
         | Self::Zero { disk, page, pages }
         | Self::Discard { disk, page, pages }) = self
@@ -70,6 +80,13 @@ impl Change {
         let (_, _, length) = self.range();
         match self {
             Self::Write { seed, .. } | Self::Odd { seed, .. } => content(seed, length as usize),
+            // Data and zeroes in turn, and a block that is zero for the most part.
+            Self::Adopt { seed, .. } => {
+                let pieces = content(seed | 3, length as usize);
+                let mut bytes = pieces;
+                bytes.chunks_mut(24 * 1024).skip(1).step_by(3).for_each(|chunk| chunk.fill(0));
+                bytes
+            }
             _ => vec![0; length as usize],
         }
     }
@@ -78,6 +95,7 @@ impl Change {
         let (disk, offset, length) = self.range();
         match self {
             Self::Write { .. } | Self::Odd { .. } => writer.write(disk, offset, &self.bytes()),
+            Self::Adopt { seed, .. } => writer.adopt(disk, &image(self, seed), |_| {}),
             Self::Zero { .. } => writer.zero(disk, offset, length),
             Self::Discard { .. } => writer.discard(disk, offset, length),
         }
@@ -87,6 +105,36 @@ impl Change {
         let (disk, offset, length) = self.range();
         let range = offset as usize..(offset + length) as usize;
         disks[usize::from(disk.0)][range].copy_from_slice(&self.bytes());
+    }
+}
+
+/// The layout of the image of an [`Change::Adopt`]: two stretches in another
+/// order than on the disk.
+fn image(change: Change, seed: u8) -> Layout {
+    let (disk, _, size) = change.range();
+    let half = size / 2 / PAGE * PAGE;
+    let stretch = |disk, length, file| Stretch { disk, length, file };
+    let rest = (size - half).next_multiple_of(PAGE);
+    let stretches = vec![stretch(0, half, PAGE + rest), stretch(half, size - half, PAGE)];
+    Layout { path: image_path(disk.0, seed).into(), size, stretches }
+}
+
+fn image_path(disk: u16, seed: u8) -> String {
+    format!("/images/{disk}-{seed}")
+}
+
+/// Puts the images that changes adopt where the medium finds them.
+pub fn put_images(medium: &SimulatedMedium, changes: &[Change]) {
+    for change in changes {
+        let Change::Adopt { disk, seed } = *change else { continue };
+        let bytes = change.bytes();
+        let half = bytes.len() / 2 / PAGE as usize * PAGE as usize;
+        let (front, back) = bytes.split_at(half);
+        let mut file = vec![9; PAGE as usize];
+        file.extend_from_slice(back);
+        file.resize(file.len().next_multiple_of(PAGE as usize), 0);
+        file.extend_from_slice(front);
+        medium.put_outside(&image_path(disk, seed), &file);
     }
 }
 
@@ -157,6 +205,11 @@ pub fn open<M: Medium + Clone>(medium: &M) -> Writer {
 
 pub fn try_open<M: Medium + Clone>(medium: &M) -> StoreResult<Writer> {
     Writer::open(Arc::new(medium.clone()), small())
+}
+
+/// As another process that only reads.
+pub fn open_beside(medium: &SimulatedMedium) -> Store {
+    Store::open(Arc::new(medium.clone()), Limits::default()).unwrap()
 }
 
 pub fn facts(instant: i64) -> SealFacts {

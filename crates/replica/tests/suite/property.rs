@@ -38,6 +38,7 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (0..2_u16, 0..400_u64, 1..30_u64, any::<u8>()).prop_map(
             |(disk, sector, sectors, seed)| Change::Odd { disk, sector, sectors, seed }
         ),
+        1 => (0..2_u16, 0..4_u8).prop_map(|(disk, seed)| Change::Adopt { disk, seed }),
         1 => range().prop_map(|(disk, page, pages)| Change::Zero { disk, page, pages }),
         1 => range().prop_map(|(disk, page, pages)| Change::Discard { disk, page, pages }),
     ]
@@ -70,6 +71,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let medium = SimulatedMedium::new(1);
+        for disk in 0..2 {
+            let images: Vec<_> = (0..4).map(|seed| Change::Adopt { disk, seed }).collect();
+            model::put_images(&medium, &images);
+        }
         let mut writer = model::open(&medium);
         let cycle = Some(writer.begin(&DISKS).unwrap());
         let (points, current) = (Points::new(), model::blank());

@@ -188,7 +188,7 @@ impl Medium for Folder {
             let Some(cycle) = cycle.and_then(|cycle| u32::from_str_radix(cycle, 16).ok()) else {
                 continue;
             };
-            match fs::File::open(entry.path()).and_then(|file| Ok(file.try_lock())) {
+            match fs::File::open(entry.path()).map(|file| file.try_lock()) {
                 // Whoever held it is gone.
                 Ok(Ok(())) => fs::remove_file(entry.path())?,
                 Ok(Err(_)) => points.push(Cycle(cycle)),

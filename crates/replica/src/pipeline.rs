@@ -15,6 +15,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use bytes::Bytes;
+
 use crate::format::{
     Digest,
     record::{Codec, Header, Kind},
@@ -22,6 +24,8 @@ use crate::format::{
 
 /// Bytes of plaintext that travel together.
 const BATCH: usize = 1 << 20;
+/// Empty batches that are kept for later.
+const SPARES: usize = 8;
 /// After so many blocks in a row that did not shrink, only one of as many is
 /// tried.
 const PATIENCE: u32 = 8;
@@ -35,34 +39,56 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Records that only lack their place.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    /// Headers, and where in `bytes` their payload lies.
-    pub(crate) records: Vec<(Header, Range<usize>)>,
-    pub(crate) bytes: Vec<u8>,
+/// Records-to-be with their plaintext, which is shared with whoever gave it.
+#[derive(Default)]
+struct Plain {
+    records: Vec<(Header, Bytes)>,
+    bytes: usize,
 }
 
-impl Batch {
-    pub(crate) fn push(&mut self, header: Header, bytes: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        // Pages beyond the disk's end are zeroes.
-        let padding = match header.kind {
-            Kind::Data => header.pages.bytes() - bytes.len(),
-            _ => 0,
-        };
-        self.bytes.resize(self.bytes.len() + padding, 0);
-        self.records.push((header, start..self.bytes.len()));
+impl Plain {
+    fn push(&mut self, header: Header, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.records.push((header, bytes));
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.len() >= BATCH || self.records.len() >= BATCH / 4096
+        self.bytes >= BATCH || self.records.len() >= BATCH / 4096
+    }
+}
+
+/// Records that only lack their place.
+#[derive(Default)]
+pub(crate) struct Batch {
+    records: Vec<(Header, Payload)>,
+    /// Room for what shrank, of which so much is used.
+    room: Vec<u8>,
+    used: usize,
+}
+
+/// What a record stores.
+enum Payload {
+    /// Nothing, or the plaintext.
+    Plain(Bytes),
+    /// A part of the batch's room.
+    Smaller(Range<usize>),
+}
+
+impl Batch {
+    /// Headers and what is stored behind them, in order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&Header, &[u8])> {
+        self.records.iter().map(|(header, payload)| {
+            let stored = match payload {
+                Payload::Plain(bytes) => bytes,
+                Payload::Smaller(range) => self.room.get(range.clone()).unwrap_or_default(),
+            };
+            (header, stored)
+        })
     }
 
     fn clear(&mut self) {
         self.records.clear();
-        self.bytes.clear();
+        self.used = 0;
     }
 }
 
@@ -71,7 +97,6 @@ struct Encoder {
     compressor: Option<zstd::bulk::Compressor<'static>>,
     misses: u32,
     skipped: u32,
-    room: Vec<u8>,
 }
 
 impl Encoder {
@@ -81,47 +106,57 @@ impl Encoder {
             // Without memory for a compressor, nothing is compressed.
             Compression::Zstd(level) => zstd::bulk::Compressor::new(level).ok(),
         };
-        Self { compressor, misses: 0, skipped: 0, room: Vec::new() }
+        Self { compressor, misses: 0, skipped: 0 }
     }
 
-    fn encode(&mut self, plain: &Batch, out: &mut Batch) {
-        for (header, range) in &plain.records {
-            let bytes = plain.bytes.get(range.clone()).unwrap_or_default();
-            let start = out.bytes.len();
-            let mut header = *header;
-            if header.kind == Kind::Data && is_zero(bytes) {
+    /// Takes the records from `plain` and adds them to `out`.
+    fn encode(&mut self, plain: &mut Plain, out: &mut Batch) {
+        plain.bytes = 0;
+        for (mut header, bytes) in plain.records.drain(..) {
+            if header.kind == Kind::Data && is_zero(&bytes) {
                 header.kind = Kind::Zero;
             }
-            if header.kind == Kind::Data {
-                header.digest = Digest::of(bytes);
-                let stored = match self.compress(bytes) {
-                    Some(smaller) => {
-                        header.codec = Codec::Zstd;
-                        smaller
-                    }
-                    None => bytes,
-                };
-                header.stored = stored.len() as u32;
-                header.payload_crc = crc32c::crc32c(stored);
-                out.bytes.extend_from_slice(stored);
+            if header.kind != Kind::Data {
+                out.records.push((header, Payload::Plain(Bytes::new())));
+                continue;
             }
-            out.records.push((header, start..out.bytes.len()));
+            header.digest = Digest::of(&bytes);
+            let room = bytes.len() - bytes.len() / 8;
+            if out.room.len() < out.used + room {
+                out.room.resize((out.used + room).max(BATCH), 0);
+            }
+            let free = out.room.get_mut(out.used..out.used + room).unwrap_or_default();
+            let payload = match self.compress(&bytes, free) {
+                Some(length) => {
+                    header.codec = Codec::Zstd;
+                    header.stored = length as u32;
+                    header.payload_crc = crc32c::crc32c(free.get(..length).unwrap_or_default());
+                    let range = out.used..out.used + length;
+                    out.used = range.end;
+                    Payload::Smaller(range)
+                }
+                None => {
+                    header.stored = bytes.len() as u32;
+                    header.payload_crc = crc32c::crc32c(&bytes);
+                    Payload::Plain(bytes)
+                }
+            };
+            out.records.push((header, payload));
         }
     }
 
-    /// The bytes compressed, if that saves an eighth.
-    fn compress(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+    /// Compresses into `room`, if the result fits: its length.
+    fn compress(&mut self, bytes: &[u8], room: &mut [u8]) -> Option<usize> {
         let compressor = self.compressor.as_mut()?;
         if self.misses >= PATIENCE && self.skipped < PATIENCE {
             self.skipped += 1;
             return None;
         }
         self.skipped = 0;
-        self.room.resize(bytes.len() - bytes.len() / 8, 0);
-        match compressor.compress_to_buffer(bytes, self.room.as_mut_slice()) {
+        match compressor.compress_to_buffer(bytes, room) {
             Ok(length) => {
                 self.misses = 0;
-                self.room.get(..length)
+                Some(length)
             }
             Err(_) => {
                 self.misses += 1;
@@ -137,7 +172,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 struct Job {
-    plain: Batch,
+    plain: Plain,
     out: Batch,
     reply: SyncSender<Done>,
 }
@@ -145,14 +180,15 @@ struct Job {
 /// A batch that was encoded, and the emptied one that it came from.
 struct Done {
     out: Batch,
-    spare: Batch,
+    spare: Plain,
 }
 
 /// The pipeline of one writer.
 pub(crate) struct Pipeline {
-    current: Batch,
+    current: Plain,
     under_way: VecDeque<Receiver<Done>>,
     ready: VecDeque<Batch>,
+    plains: Vec<Plain>,
     spares: Vec<Batch>,
     engine: Engine,
 }
@@ -177,16 +213,18 @@ impl Pipeline {
             }
         };
         Self {
-            current: Batch::default(),
+            current: Plain::default(),
             under_way: VecDeque::new(),
             ready: VecDeque::new(),
+            plains: Vec::new(),
             spares: Vec::new(),
             engine,
         }
     }
 
-    /// Takes a record-to-be with its plaintext.
-    pub(crate) fn push(&mut self, header: Header, bytes: &[u8]) {
+    /// Takes a record-to-be with its plaintext: all of its pages if it is data.
+    pub(crate) fn push(&mut self, header: Header, bytes: Bytes) {
+        debug_assert!(header.kind != Kind::Data || bytes.len() == header.pages.bytes());
         self.current.push(header, bytes);
         if self.current.is_full() {
             self.submit();
@@ -198,14 +236,14 @@ impl Pipeline {
         if self.current.records.is_empty() {
             return;
         }
-        let next = self.spares.pop().unwrap_or_default();
-        let plain = std::mem::replace(&mut self.current, next);
+        let next = self.plains.pop().unwrap_or_default();
+        let mut plain = std::mem::replace(&mut self.current, next);
         let mut out = self.spares.pop().unwrap_or_default();
         match &mut self.engine {
             Engine::Inline(encoder) => {
-                encoder.encode(&plain, &mut out);
+                encoder.encode(&mut plain, &mut out);
                 self.ready.push_back(out);
-                self.give_back(plain);
+                self.plains.push(plain);
             }
             Engine::Threads { jobs, .. } => {
                 let (reply, done) = mpsc::sync_channel(1);
@@ -234,21 +272,23 @@ impl Pipeline {
             Err(_) => return None,
         };
         self.under_way.pop_front();
-        self.give_back(done.spare);
+        if self.plains.len() < SPARES {
+            self.plains.push(done.spare);
+        }
         Some(done.out)
     }
 
     /// Takes an empty batch for later.
     pub(crate) fn give_back(&mut self, mut batch: Batch) {
-        if self.spares.len() < 8 {
-            batch.clear();
+        batch.clear();
+        if self.spares.len() < SPARES {
             self.spares.push(batch);
         }
     }
 
     /// Forgets everything that was not asked for yet.
     pub(crate) fn clear(&mut self) {
-        self.current.clear();
+        self.current = Plain::default();
         self.under_way.clear();
         self.ready.clear();
     }
@@ -277,8 +317,7 @@ fn work(queue: &Mutex<Receiver<Job>>, compression: Compression) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { mut plain, mut out, reply }) = job else { return };
-        encoder.encode(&plain, &mut out);
-        plain.clear();
+        encoder.encode(&mut plain, &mut out);
         // Nobody waits any more if the attempt was given up.
         let _ = reply.send(Done { out, spare: plain });
     }
@@ -311,15 +350,15 @@ mod tests {
         let mut pipeline = Pipeline::new(Compression::Zstd(1), 3);
         let mut next = 0;
         let mut check = |batch: &Batch| {
-            for (header, range) in &batch.records {
+            for (header, payload) in batch.records() {
                 next += 1;
                 assert_eq!(header.change, next);
-                let plain = header.open_payload(&batch.bytes[range.clone()]).unwrap();
+                let plain = header.open_payload(payload).unwrap();
                 assert_eq!(plain[..8], next.to_le_bytes());
             }
         };
         for change in 1..=2000_u64 {
-            pipeline.push(header(change), &change.to_le_bytes().repeat(512));
+            pipeline.push(header(change), change.to_le_bytes().repeat(512).into());
             while let Some(batch) = pipeline.next(2) {
                 check(&batch);
                 pipeline.give_back(batch);
@@ -335,14 +374,14 @@ mod tests {
     #[test]
     fn zeroes_have_no_payload_and_noise_is_not_compressed() {
         let mut pipeline = Pipeline::new(Compression::Zstd(-3), 0);
-        pipeline.push(header(1), &[0; 4096]);
+        pipeline.push(header(1), vec![0; 4096].into());
         let mut noise = [0; 4096];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        pipeline.push(header(2), &noise);
-        pipeline.push(header(3), &[1; 4096]);
+        pipeline.push(header(2), noise.to_vec().into());
+        pipeline.push(header(3), vec![1; 4096].into());
         pipeline.submit();
         let batch = pipeline.next(0).unwrap();
-        let told: Vec<_> = batch.records.iter().map(|(h, _)| (h.kind, h.codec)).collect();
+        let told: Vec<_> = batch.records().map(|(h, _)| (h.kind, h.codec)).collect();
         assert_eq!(
             told,
             [(Kind::Zero, Codec::Plain), (Kind::Data, Codec::Plain), (Kind::Data, Codec::Zstd)]

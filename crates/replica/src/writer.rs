@@ -18,6 +18,8 @@
 
 use std::{sync::Arc, thread};
 
+use bytes::Bytes;
+
 use crate::{
     cache::Cache,
     checkpoint::Upkeep,
@@ -288,8 +290,17 @@ impl Writer {
     /// # Errors
     /// [`BadRange`](StoreError::BadRange), and what the medium says.
     pub fn write(&mut self, disk: DiskNumber, offset: u64, data: &[u8]) -> StoreResult<u64> {
-        match self.whole_pages(disk, offset, data)? {
-            Some((offset, pages)) => self.write_pages(disk, offset, &pages),
+        self.write_shared(disk, offset, Bytes::copy_from_slice(data))
+    }
+
+    /// As [`write`](Self::write), without copying: for whoever has the bytes
+    /// in memory of their own.
+    ///
+    /// # Errors
+    /// As with `write`.
+    pub fn write_shared(&mut self, disk: DiskNumber, offset: u64, data: Bytes) -> StoreResult<u64> {
+        match self.whole_pages(disk, offset, &data)? {
+            Some((offset, pages)) => self.write_pages(disk, offset, pages.into()),
             None => self.write_pages(disk, offset, data),
         }
     }
@@ -346,17 +357,22 @@ impl Writer {
         Ok(bytes.get(skip..skip + PAGE as usize).unwrap_or_default().to_vec())
     }
 
-    fn write_pages(&mut self, disk: DiskNumber, offset: u64, data: &[u8]) -> StoreResult<u64> {
+    fn write_pages(&mut self, disk: DiskNumber, offset: u64, mut data: Bytes) -> StoreResult<u64> {
         let (cycle, change) = self.accept(disk, offset, data.len() as u64)?;
-        let mut rest = data;
+        if !(data.len() as u64).is_multiple_of(PAGE) {
+            // The disk ends here; its last page goes on with zeroes.
+            let mut pages = data.to_vec();
+            pages.resize(data.len().next_multiple_of(PAGE as usize), 0);
+            data = pages.into();
+        }
         let mut at = offset;
-        while !rest.is_empty() {
+        while !data.is_empty() {
             let room = (BLOCK - at % BLOCK) as usize;
-            let (piece, after) = rest.split_at(room.min(rest.len()));
-            let header = header(Kind::Data, cycle, disk, at, piece.len() as u64, change);
-            self.pipeline.push(Header { last: after.is_empty(), ..header }, piece);
-            at += piece.len() as u64;
-            rest = after;
+            let piece = data.split_to(room.min(data.len()));
+            let length = piece.len() as u64;
+            let header = header(Kind::Data, cycle, disk, at, length, change);
+            self.pipeline.push(Header { last: data.is_empty(), ..header }, piece);
+            at += length;
         }
         self.pump(self.options.threads * 2)?;
         Ok(change)
@@ -418,7 +434,7 @@ impl Writer {
             let number = if at + length == end { change } else { parts };
             let header = header(kind, cycle, disk, at, length.min(BLOCK), number);
             at += length;
-            self.pipeline.push(Header { span, last: true, ..header }, &[]);
+            self.pipeline.push(Header { span, last: true, ..header }, Bytes::new());
         }
     }
 
@@ -566,7 +582,7 @@ impl Writer {
 
     /// Hands a record without bytes to the pipeline.
     pub(crate) fn push_record(&mut self, header: Header) -> StoreResult<()> {
-        self.pipeline.push(header, &[]);
+        self.pipeline.push(header, Bytes::new());
         self.pump(self.options.threads * 2)
     }
 
@@ -610,8 +626,7 @@ impl Writer {
     }
 
     fn append(&mut self, batch: &Batch) -> StoreResult<()> {
-        for (header, range) in &batch.records {
-            let payload = batch.bytes.get(range.clone()).unwrap_or_default();
+        for (header, payload) in batch.records() {
             let entry = self.log.push(*header, payload)?;
             if let Some(attempt) = &mut self.attempt {
                 attempt.stored += u64::from(header.record_bytes());

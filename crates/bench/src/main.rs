@@ -49,7 +49,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Soak {
-    /// Memory with every block of 20 TiB in the index; takes hours and 100 GiB
+    /// Memory with every block of 20 TiB in the index; takes an hour or more and 100 GiB
     ReplicaMemory(replica::memory::SoakArguments),
 }
 

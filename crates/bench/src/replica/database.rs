@@ -51,7 +51,7 @@ const WORDS: &str = "the order was shipped to customer on invoice paid pending r
 pub(super) const GROUP: Group = Group {
     figures: &["database_room", "database_room_with_first"],
     image: |_| 0,
-    room: |scale| scale.database * 2 + scale.database_points * (48 << 20),
+    room: |scale| scale.database * 2 + scale.database_points * (24 << 20),
     measure,
 };
 

@@ -5,7 +5,7 @@
 //! peak (VmHWM). One page of 4 KiB is written in each block that is populated:
 //! what takes memory is the index and what is under way, and each such write
 //! costs the index as much as a whole block of 64 KiB. All 335 million blocks
-//! would take hours and 100 GiB; that is the soak. The benchmark populates
+//! would take up to 100 GiB and an hour or more; that is the soak. The benchmark populates
 //! fewer, evenly over all of both disks, says how many, and extrapolates
 //! nothing.
 

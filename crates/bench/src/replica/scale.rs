@@ -46,7 +46,7 @@ impl Scale {
         reading_seconds: 4,
         // 1 % of 100 GiB.
         changed_blocks: (100 << 14) / 100,
-        protected_blocks: 4 << 20,
+        protected_blocks: 8 << 20,
         database: 2 << 30,
         database_points: 288,
     };

@@ -18,6 +18,7 @@ use crate::{
     content::scattered,
     figure::{Better, Figure},
     pairing::{Contender, in_turn},
+    workplace::have_memory_at_hand,
 };
 
 const DISK_BYTES: u64 = 100 << 30;
@@ -44,6 +45,7 @@ fn measure(bench: &mut Bench) -> Result<()> {
         [
             Contender::new("ours, s", |round| {
                 place.quiesce()?;
+                have_memory_at_hand(changed * BLOCK)?;
                 let begun = Instant::now();
                 writer.begin(&[DISK_BYTES])?;
                 image.each(changed * BLOCK, BLOCK as usize, |at, bytes| {

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("controller", &["api", "domain", "service", "wire"]),
     ("cli", &["agent", "api", "controller", "domain", "service"]),
     ("lab", &["api", "guest"]),
+    ("bench", &["domain", "nbd", "replica"]),
     ("xtask", &[]),
 ];
 

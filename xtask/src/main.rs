@@ -1,9 +1,13 @@
-//! Chores of the workspace: `cargo xtask ci`, `cargo xtask openapi`.
+//! Chores of the workspace: `cargo xtask ci`, `cargo xtask openapi`,
+//! `cargo xtask bench replica`.
+
+use std::ffi::OsString;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod arrows;
+mod bench;
 mod ci;
 mod licences;
 mod metadata;
@@ -32,6 +36,20 @@ enum Chore {
     Licences,
     /// Check what no compiler checks: unfinished words, overlong files
     Tidy,
+    /// Measure in release: `bench replica`; `bench --help` says more
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// What takes too long for a benchmark: `soak replica-memory`; `soak --help` says more
+    #[command(disable_help_flag = true)]
+    Soak {
+        /// What to do, and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -41,5 +59,7 @@ fn main() -> Result<()> {
         Chore::Arrows => arrows::check(),
         Chore::Licences => licences::check(),
         Chore::Tidy => tidy::check(),
+        Chore::Bench { arguments } => bench::run(None, arguments),
+        Chore::Soak { arguments } => bench::run(Some("soak"), arguments),
     }
 }

@@ -22,7 +22,9 @@
 //! | what differs between points, and between stores | [`diff`], [`digest`] |
 //! | which points stay, and getting room back | [`retention`], [`reclaim`] |
 //! | finding and mending damage | [`verify`] |
-//! | points as files | [`export`] |
+//! | points as files | [`export`], [`offline_copy`] |
+//! | files as points | [`import`] |
+//! | which machines a folder holds | [`catalogue`] |
 //!
 //! What holds everywhere: files are written from front to back and never
 //! changed (but for holes punched where nobody reads); a failed sync is never
@@ -36,6 +38,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod cache;
+pub mod catalogue;
 mod checkpoint;
 pub mod diff;
 pub mod digest;
@@ -44,8 +47,10 @@ pub mod export;
 mod fetch;
 pub mod format;
 pub mod geometry;
+pub mod import;
 mod index;
 pub mod medium;
+pub mod offline_copy;
 mod overlay;
 pub mod pipeline;
 pub mod reclaim;

@@ -50,7 +50,8 @@ mod tests {
         let path = folder.path().join("disk.raw");
         let file = File::create(&path).unwrap();
         file.set_len(SIZE).unwrap();
-        let noise: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        let noise: Vec<u8> =
+            (0..300_000_u32).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
         file.write_all_at(&noise, 4096 * 3).unwrap();
         file.write_all_at(&[0; 70_000], 3 << 20).unwrap();
         file.write_all_at(b"the end", SIZE - 7).unwrap();

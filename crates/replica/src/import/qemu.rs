@@ -171,9 +171,11 @@ impl Process {
     /// What it complained about before it ended.
     fn said(&mut self) -> String {
         let mut said = String::new();
-        let read = self.child.stderr.take().map_or(Ok(0), |stderr| {
-            stderr.take(4096).read_to_string(&mut said)
-        });
+        let read = self
+            .child
+            .stderr
+            .take()
+            .map_or(Ok(0), |stderr| stderr.take(4096).read_to_string(&mut said));
         let _: io::Result<usize> = read;
         said.trim().to_owned()
     }

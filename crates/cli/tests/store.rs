@@ -305,10 +305,10 @@ fn a_point_is_served_at_once_to_other_peoples_tools() {
     let fixture = Fixture::new();
     let socket = fixture.text("nbd.sock");
     let serving = Serving::start(&fixture, &["web", "2", "--unix", &socket]);
-    for disk in 0..2 {
+    for (disk, size) in SIZES.into_iter().enumerate() {
         let info: Value =
             serde_json::from_str(&tool("nbdinfo", &["--json", serving.uri(disk)])).unwrap();
-        assert_eq!(info["exports"][0]["export-size"], SIZES[disk]);
+        assert_eq!(info["exports"][0]["export-size"], size);
         assert_eq!(info["exports"][0]["is_read_only"], true);
         same("raw", serving.uri(disk), &fixture.model_file(2, disk));
     }
@@ -475,6 +475,14 @@ fn images_of_any_kind_become_points_and_wrong_ones_do_not() {
     expect(fixture.refused(&["import", "no", "--disk", &fixture.text("nothing.raw")]), 1, "LB5011");
     fs::write(fixture.path("short.qcow2"), b"QFI\xfb and no more").unwrap();
     expect(fixture.refused(&["import", "no", "--disk", &fixture.text("short.qcow2")]), 1, "LB5012");
+    // Without the tools, only raw images are of use.
+    let out = fixture.text("out");
+    for command in [&["import", "no", "--disk", &qcow2][..], &["export", "web", "1", &out]] {
+        let mut without = fixture.command(&[&["--json"], command].concat());
+        let output = without.env("PATH", "/nonexistent").output().unwrap();
+        expect(failed(&output), 1, "LB5012");
+    }
+    assert!(!fixture.path("out").exists());
     assert!(!fixture.path("store/no").exists());
 
     let copy = fixture.text("copy");
@@ -523,6 +531,28 @@ fn damage_is_named_and_mended_from_a_copy() {
     expect(failed(&output), 1, "LB5005");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["mended"], &report["left"][0]["start"]), (&json!(0), &json!(65536)));
+}
+
+#[test]
+fn a_store_that_lost_acknowledged_records_is_read_and_not_written() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer();
+    for round in 3..5 {
+        writer.begin(&SIZES.map(|size| size as u64)).unwrap();
+        writer.write(DiskNumber(0), 0, &noise(round, 64 << 10)).unwrap();
+        writer.seal(facts(round as i64, Consistency::Crash)).unwrap();
+    }
+    drop(writer);
+    let newest = fs::read_dir(fixture.machine().join("seg")).unwrap();
+    let newest = newest.map(|entry| entry.unwrap().path()).max().unwrap();
+    flip(&newest, 4096 + 64 + 1000);
+    let listed = fixture.ask(&["list"]);
+    assert_eq!(listed["items"][0]["state"]["is"], "damaged", "{listed}");
+    expect(fixture.refused(&["verify", "web"]), 1, "LB5005");
+    let cause = expect(fixture.refused(&["hold", "web", "1"]), 1, "LB5005");
+    assert!(cause.contains("lost acknowledged records"), "{cause}");
+    fixture.ask(&["export", "web", "3", &fixture.text("good"), "--format", "raw"]);
+    assert_eq!(fs::read(fixture.path("good/disk0.raw")).unwrap(), fixture.models[2][0]);
 }
 
 fn first_segment(fixture: &Fixture) -> PathBuf {
@@ -577,7 +607,7 @@ fn points_are_dropped_unless_something_keeps_them() {
 }
 
 #[test]
-fn an_import_that_is_killed_or_interrupted_leaves_no_point_and_no_process() {
+fn what_is_killed_or_interrupted_leaves_no_point_no_image_and_no_process() {
     let fixture = Fixture::new();
     let (raw, image) = (fixture.path("big.raw"), fixture.text("big.qcow2"));
     let mut file = File::create(&raw).unwrap();
@@ -589,6 +619,7 @@ fn an_import_that_is_killed_or_interrupted_leaves_no_point_and_no_process() {
         file.write_all(&[number]).unwrap();
     }
     tool("qemu-img", &["convert", "-f", "raw", "-O", "qcow2", raw.to_str().unwrap(), &image]);
+    interrupted_export(&fixture, &raw);
     let segments = |machine: &str| -> u64 {
         let folder = fs::read_dir(fixture.path("store").join(machine).join("seg"));
         let files = folder.into_iter().flatten().flatten();
@@ -625,4 +656,20 @@ fn an_import_that_is_killed_or_interrupted_leaves_no_point_and_no_process() {
         }
         eventually("the end of qemu-nbd", || !serving());
     }
+}
+
+/// It leaves neither folder nor image.
+fn interrupted_export(fixture: &Fixture, image: &Path) {
+    fixture.ask(&["import", "big", "--disk", image.to_str().unwrap()]);
+    let folder = fixture.text("interrupted-export");
+    let export = fixture
+        .command(&["--json", "export", "big", "1", &folder])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the export's folder", || fixture.path("interrupted-export").exists());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(export.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    expect(failed(&export.wait_with_output().unwrap()), 1, "LB5016");
+    assert!(!fixture.path("interrupted-export").exists());
 }

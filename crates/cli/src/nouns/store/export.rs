@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::faults;
 use super::long::{Bar, interruption};
 use super::place::{Place, PointWish};
+use super::views::count;
 use crate::failure::Failure;
 use crate::output;
 
@@ -70,6 +71,7 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
     let name = &machine.folder.name;
     let bar = Bar::new(name, place.json);
     let format = arguments.format.into();
+    let interrupted = interruption();
     let writing =
         write(&machine.store, point.cycle, name, format, &arguments.folder, |done, total| {
             bar.at(done, total);
@@ -77,7 +79,7 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
     // What is dropped half-way takes its files with it.
     let copy = tokio::select! {
         copy = writing => copy.map_err(|error| faults::export(&doing, &error))?,
-        () = interruption() => return Err(faults::interrupted(doing).into()),
+        () = interrupted => return Err(faults::interrupted(doing).into()),
     };
     drop(bar);
     let disks = copy.disks.iter().map(|disk| DiskView {
@@ -94,10 +96,10 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
     };
     let size = ByteCount::new(copy.disks.iter().map(|disk| disk.size).sum());
     let words = format!(
-        "Point {} of {name} is in {}: {} disks, {size}.",
+        "Point {} of {name} is in {}: {}, {size}.",
         view.point,
         view.folder.display(),
-        view.disks.len()
+        count(view.disks.len(), "disk")
     );
     output::done(place.json, &view, &words);
     Ok(())

@@ -32,6 +32,10 @@ pub(super) fn interrupted(doing: impl Into<String>) -> Fault {
 pub(super) fn store(doing: impl Into<String>, error: &StoreError) -> Fault {
     let (code, advice) = match error {
         StoreError::Io { source, .. } if is_full(source) => (Code::StoreFull, FULL),
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => (
+            Code::StoreDamaged,
+            "A file of the store is missing. Look for it, or take the machine from another copy.",
+        ),
         StoreError::Io { .. } => (
             Code::StoreFailed,
             "Run the command as the user who owns the store; see dmesg for errors of the disk.",

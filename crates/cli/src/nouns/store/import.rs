@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::faults;
 use super::long::{self, Bar, Stop};
 use super::place::{self, Place, is_path};
-use super::views::PointView;
+use super::views::{PointView, count};
 use crate::failure::Failure;
 use crate::output;
 
@@ -68,10 +68,10 @@ pub(super) async fn run(place: &Place, arguments: Arguments) -> Result<(), Failu
     let view =
         long::writing(&doing, move |stop| bring_in(&told, target, &wish, &bar, stop)).await?;
     let words = format!(
-        "Point {} of {} is there: {} disks, {}, of which {} are new.",
+        "Point {} of {} is there: {}, {}, of which {} are new.",
         view.point.point,
         view.machine,
-        view.point.disks_bytes.len(),
+        count(view.point.disks_bytes.len(), "disk"),
         ByteCount::new(view.point.disks_bytes.iter().sum()),
         ByteCount::new(view.point.arrived_bytes)
     );

@@ -71,7 +71,8 @@ pub(super) fn drop_points(place: &Place, arguments: &Drop) -> Result<(), Failure
     points.dedup();
     let numbers: Vec<u32> = points.iter().map(|point| point.0).collect();
     let told: Vec<String> = numbers.iter().map(u32::to_string).collect();
-    let doing = format!("drop points {} of {}", told.join(", "), machine.told());
+    let told = format!("point{} {}", if told.len() == 1 { "" } else { "s" }, told.join(", "));
+    let doing = format!("drop {told} of {}", machine.told());
     confirm(&doing, &machine.folder.name, arguments.yes)?;
     let mut writer = place::write(&machine.folder)?;
     writer.drop_points(&points, now()).map_err(|error| faults::store(doing, &error))?;
@@ -81,8 +82,7 @@ pub(super) fn drop_points(place: &Place, arguments: &Drop) -> Result<(), Failure
         dead_bytes: writer.store().usage().dead,
     };
     let words = format!(
-        "Dropped points {} of {}. No point needs {} now; lifeboat store reclaim {} gives them back.",
-        told.join(", "),
+        "Dropped {told} of {}. No point needs {} of the store now, which lifeboat store reclaim {} can give back.",
         view.machine,
         ByteCount::new(view.dead_bytes),
         view.machine

@@ -49,12 +49,13 @@ pub(super) async fn writing<T: Send + 'static>(
     doing: &str,
     work: impl FnOnce(&Stop) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Failure> {
+    let interrupted = interruption();
     let stop = Stop::default();
     let told = stop.clone();
     let mut task = spawn_blocking(move || work(&told));
     let done = tokio::select! {
         done = &mut task => Some(done),
-        () = interruption() => {
+        () = interrupted => {
             stop.0.store(true, Ordering::Relaxed);
             timeout(STOPPING, &mut task).await.ok()
         }
@@ -63,16 +64,19 @@ pub(super) async fn writing<T: Send + 'static>(
     Ok(done.map_err(|error| Fault::internal(doing, &error))??)
 }
 
-/// Waits for ctrl-c or SIGTERM.
-pub(super) async fn interruption() {
+/// Ctrl-c or SIGTERM, from this call on: call it before there is anything to
+/// clean up.
+pub(super) fn interruption() -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
-        // Without handlers, signals end the process as they always do.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    async {
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            // Without handlers, signals end the process as they always do.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 

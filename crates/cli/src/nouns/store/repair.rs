@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::long::{self, Bar, Stop};
 use super::place::{self, Opened, Place};
 use super::verify::{DamageView, look};
+use super::views::count;
 use super::{diff, faults};
 use crate::failure::Failure;
 use crate::output::{self, inner_table};
@@ -53,8 +54,8 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
         long::writing(&doing, move |stop| mend_all(&told, &ours, &other.store, &bar, stop)).await?;
     let mut fields = vec![
         ("Machine", view.machine.clone()),
-        ("Mended", format!("{} records", view.mended)),
-        ("Left", format!("{} records", view.left.len())),
+        ("Mended", count(view.mended, "record")),
+        ("Left", count(view.left.len(), "record")),
     ];
     if !view.left.is_empty() {
         let rows = view.left.iter().map(DamageView::row).collect();
@@ -71,9 +72,9 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
         Code::StoreDamaged,
         doing,
         format!(
-            "{} records and {} files are damaged still",
-            view.left.len(),
-            view.files.len()
+            "{} and {} are damaged still",
+            count(view.left.len(), "record"),
+            count(view.files.len(), "file")
         ),
         "Try another store that has these points. Points that do not need what is damaged can be exported.",
     )
@@ -90,11 +91,15 @@ fn mend_all(
 ) -> Result<RepairView, Fault> {
     let mut writer = place::write(&machine.folder)?;
     let mut mended = 0;
+    let mut before = u64::MAX;
     loop {
         let store = writer.store();
         let report = look(&store, doing, Thoroughness::All, None, bar)?;
         let mut progress = 0;
-        for damage in &report.damages {
+        // A medium that damages what was just mended would keep us for ever.
+        let worth_trying = report.damaged < before;
+        before = report.damaged;
+        for damage in report.damages.iter().filter(|_| worth_trying) {
             stop.check().map_err(|_| faults::interrupted(doing))?;
             progress += mend(&mut writer, other, damage)
                 .map_err(|error| faults::store(format!("{doing}: {}", damage.disk), &error))?;

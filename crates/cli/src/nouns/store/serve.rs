@@ -75,6 +75,7 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
     check_exposure(&doing, arguments, tls.is_some())?;
     let exports = offer(&doing, &machine, &point)?;
     let encrypted = tls.is_some();
+    let interrupted = interruption();
     let listener = listen(&doing, arguments).await?;
     let server =
         Server::start(listener, exports, ServerOptions { tls, ..ServerOptions::default() });
@@ -92,7 +93,7 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
         disks: disks.collect(),
     };
     show(place, &view);
-    interruption().await;
+    interrupted.await;
     server.shut_down().await;
     Ok(())
 }

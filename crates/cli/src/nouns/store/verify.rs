@@ -11,7 +11,7 @@ use domain::units::ByteCount;
 use super::faults;
 use super::long::{self, Bar};
 use super::place::{Opened, Place};
-use super::views::now;
+use super::views::{count, now};
 use crate::failure::Failure;
 use crate::output::{self, inner_table};
 
@@ -148,10 +148,10 @@ fn show(place: &Place, machine: &Opened, report: &Report, lost: Option<&str>) {
     let mut fields = vec![
         ("Machine", view.machine.clone()),
         ("State", if view.whole { "whole" } else { "damaged" }.into()),
-        ("Proved", format!("{} records, {}", view.records, ByteCount::new(view.bytes))),
+        ("Proved", format!("{}, {}", records(view.records), ByteCount::new(view.bytes))),
     ];
     if view.damaged > 0 {
-        fields.push(("Damaged", format!("{} records", view.damaged)));
+        fields.push(("Damaged", records(view.damaged)));
         let rows = view.damages.iter().map(DamageView::row).collect();
         fields.push(("Where", inner_table(&DamageView::COLUMNS, rows)));
     }
@@ -173,15 +173,22 @@ fn damaged(doing: String, machine: &Opened, report: &Report, lost: Option<&str>)
     }
     causes.extend(report.files.iter().take(3).cloned());
     causes.extend(lost.map(|lost| format!("acknowledged records are lost: {lost}")));
-    Fault::new(
-        Code::StoreDamaged,
-        doing,
-        causes.join("; "),
-        format!(
-            "Other points are whole. Mend it from a store that has the bytes: lifeboat store repair {} --from OTHERSTORE",
-            machine.folder.name
+    let name = &machine.folder.name;
+    let advice = match lost {
+        // Such a store is not written to any more, so nothing can be mended.
+        Some(_) => format!(
+            "The points that are listed can be exported: lifeboat store export {name} POINT FOLDER"
         ),
-    )
+        None => format!(
+            "Points that do not need it are whole. Mend it from a store that has the bytes: lifeboat store repair {name} --from OTHERSTORE"
+        ),
+    };
+    Fault::new(Code::StoreDamaged, doing, causes.join("; "), advice)
+}
+
+/// So many records.
+pub(super) fn records(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), "record")
 }
 
 /// A number of bytes: 1000, 64K, 50M, 1G, in binary units.

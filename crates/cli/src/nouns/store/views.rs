@@ -20,6 +20,11 @@ pub(super) fn now() -> i64 {
     i64::try_from(now).unwrap_or(i64::MAX)
 }
 
+/// So many of something.
+pub(super) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// How still the machine was.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "kebab-case")]

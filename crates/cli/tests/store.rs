@@ -372,8 +372,21 @@ fn the_network_gets_disks_encrypted_or_not_at_all() {
     let model = format!("driver=raw,file.driver=file,file.filename={}", model.display());
     tool("qemu-img", &["compare", "--object", &credentials, "--image-opts", &image, &model]);
     // Nobody gets in without a certificate, nor in the clear.
-    let clear = format!("nbd://localhost:{port}/disk0");
-    assert!(!Command::new("nbdinfo").arg(clear).output().unwrap().status.success());
+    fs::create_dir(fixture.path("bare")).unwrap();
+    fs::copy(fixture.path("ca-cert.pem"), fixture.path("bare/ca-cert.pem")).unwrap();
+    let with = |folder: &Path| {
+        let folder = folder.display();
+        format!("nbds://localhost:{port}/disk0?tls-certificates={folder}")
+    };
+    let gets_in = |uri: String| Command::new("nbdinfo").arg(uri).output().unwrap().status.success();
+    assert!(gets_in(with(fixture.scratch.path())));
+    assert!(!gets_in(with(&fixture.path("bare"))));
+    assert!(!gets_in(format!("nbd://localhost:{port}/disk0")));
+    serving.stop();
+
+    let insecure = ["web", "1", "--tcp", "0.0.0.0:0", "--insecure"];
+    let serving = Serving::start(&fixture, &insecure);
+    assert!(serving.uri(1).starts_with("nbd://") && !serving.uri(1).contains("0.0.0.0"));
     serving.stop();
 }
 

@@ -58,8 +58,10 @@ impl MachineFolder {
     /// # Errors
     /// It has no folder of manifests.
     pub fn medium(&self) -> StoreResult<Folder> {
-        let doing = format!("find the manifests of {}", self.path.display());
-        Folder::existing(&self.path).map_err(StoreError::io(doing))
+        let doing = || StoreError::io(format!("find the manifests of {}", self.path.display()));
+        // Asked for the system's own reason, such as missing rights.
+        fs::metadata(self.path.join("man")).map_err(doing())?;
+        Folder::existing(&self.path).map_err(doing())
     }
 }
 
@@ -75,12 +77,14 @@ pub fn machines(folder: &Path) -> io::Result<Vec<MachineFolder>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // Links to folders count: a machine may lie on another file system.
-        if !is_folder(&path)? {
-            continue;
-        }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match MachineFolder::at(&path) {
+        // Links to folders count: a machine may lie on another file system.
+        let machine = match is_folder(&path) {
+            Ok(false) => continue,
+            Ok(true) => MachineFolder::at(&path),
+            Err(error) => Err(error),
+        };
+        match machine {
             Ok(machine) => found.extend(machine.map(|machine| MachineFolder { name, ..machine })),
             // Opening it will say why; it must not be passed over in silence.
             Err(_) => found.push(MachineFolder { name, path }),
@@ -111,12 +115,14 @@ mod tests {
         fs::create_dir_all(scratch.path().join("c/seg")).unwrap();
         fs::create_dir_all(scratch.path().join("lost+found")).unwrap();
         fs::write(scratch.path().join("notes"), "").unwrap();
+        // As a dead mount would be: nobody can tell what is there.
+        std::os::unix::fs::symlink("d", scratch.path().join("d")).unwrap();
         let found = machines(scratch.path()).unwrap();
         let told: Vec<_> = found
             .iter()
             .map(|machine| format!("{} {}", machine.name, machine.open(Limits::default()).is_ok()))
             .collect();
-        assert_eq!(told, ["a true", "b true", "c false"]);
+        assert_eq!(told, ["a true", "b true", "c false", "d false"]);
         assert_eq!(machines(&scratch.path().join("a")).unwrap(), found[..1]);
         assert!(machines(&scratch.path().join("nowhere")).is_err());
     }

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &["domain"]),
     ("agent", &["domain", "service", "wire"]),
     ("controller", &["api", "domain", "service", "wire"]),
-    ("cli", &["agent", "api", "controller", "domain", "service"]),
+    ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service"]),
     ("lab", &["api", "guest"]),
     ("bench", &["domain", "nbd", "replica"]),
     ("xtask", &[]),

@@ -3,7 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::nouns::{Look, agent, audit, cloud, controller, host, site, token};
+use crate::nouns::{Look, agent, audit, cloud, controller, host, site, store, token};
 use crate::settings::Connection;
 
 /// Site recovery for virtual machines and servers.
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     /// Run or look after this host's agent
     #[command(subcommand)]
     Agent(agent::Command),
+    /// A store's folder itself, without controller or agent: when all else is gone
+    Store(store::Arguments),
     /// Explain an error code, such as LB3002
     Explain {
         /// The code

@@ -1,8 +1,9 @@
 //! The `lifeboat` binary: every role and every command.
 //!
-//! Roles run with `lifeboat controller run` and `lifeboat agent run`. All
-//! other commands are a thin client of the controller's REST API; what may be
-//! done now, and why not, comes from there. One file per noun, in [`nouns`].
+//! Roles run with `lifeboat controller run` and `lifeboat agent run`;
+//! `lifeboat store` works on a folder, with nobody else's help. All other
+//! commands are a thin client of the controller's REST API; what may be done
+//! now, and why not, comes from there. One file per noun, in [`nouns`].
 
 use std::process::ExitCode;
 
@@ -20,7 +21,9 @@ mod settings;
 
 use arguments::{Arguments, Command};
 use failure::Failure;
-use nouns::{agent, audit, cloud, controller, health, host, machine, network, pool, site, token};
+use nouns::{
+    agent, audit, cloud, controller, health, host, machine, network, pool, site, store, token,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,6 +63,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Token(command) => token::run(command, &session).await,
         Command::Audit(command) => audit::run(command, &session).await,
         Command::Health => health::run(&session).await,
+        Command::Store(arguments) => Box::pin(store::run(arguments, session.json)).await,
         Command::Explain { code } => explain::run(&code, arguments.json),
         Command::Completion { shell } => {
             arguments::print_completion(shell);

@@ -99,7 +99,7 @@ pub(crate) fn since(at: OffsetDateTime) -> String {
 }
 
 /// A span of time in its largest unit.
-fn ago(span: time::Duration) -> String {
+pub(crate) fn ago(span: time::Duration) -> String {
     let seconds = span.whole_seconds().max(0);
     match seconds {
         0..=119 => format!("{seconds} s"),

@@ -156,6 +156,40 @@ codes! {
     ApiUnreachable = "LB4009",
     /// The client does not know which controller to talk to, or how.
     ClientNotConfigured = "LB4010",
+    /// The store's folder is not there, is none, or cannot be looked into.
+    StoreFolderUnusable = "LB5001",
+    /// The store has no such machine.
+    StoredMachineUnknown = "LB5002",
+    /// The machine's store has no such point, or the point no such disk.
+    PointUnknown = "LB5003",
+    /// Another process writes to the machine's store.
+    StoreInUse = "LB5004",
+    /// Bytes of the store are not what was written.
+    StoreDamaged = "LB5005",
+    /// Too little room is left.
+    StoreFull = "LB5006",
+    /// A writer of a later generation took over.
+    StoreFenced = "LB5007",
+    /// Something keeps the point from being dropped.
+    PointKept = "LB5008",
+    /// The file system refuses to read or write the store.
+    StoreFailed = "LB5009",
+    /// There is something where something new was to be made.
+    TargetTaken = "LB5010",
+    /// A disk image cannot be read.
+    ImageUnreadable = "LB5011",
+    /// A program that is needed is missing or fails.
+    ToolFailed = "LB5012",
+    /// The folder is no whole offline copy.
+    CopyUnusable = "LB5013",
+    /// An offline copy's bytes are not those that were copied.
+    CopyMismatch = "LB5014",
+    /// A disk would be served to the network in the clear.
+    EncryptionNeeded = "LB5015",
+    /// The command was interrupted.
+    Interrupted = "LB5016",
+    /// Certificates or a key for serving cannot be used.
+    ServingTlsUnusable = "LB5017",
     /// A defect of Lifeboat.
     Internal = "LB9001",
 }

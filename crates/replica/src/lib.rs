@@ -22,8 +22,10 @@
 //! | what differs between points, and between stores | [`diff`], [`digest`] |
 //! | which points stay, and getting room back | [`retention`], [`reclaim`] |
 //! | finding and mending damage | [`verify`] |
-//! | points as files | [`export`] |
 //! | existing images as a disk's base | [`adopt`] |
+//! | points as files | [`export`], [`offline_copy`] |
+//! | files as points | [`import`] |
+//! | which machines a folder holds | [`catalogue`] |
 //!
 //! What holds everywhere: files are written from front to back and never
 //! changed (but for holes punched where nobody reads); a failed sync is never
@@ -37,6 +39,7 @@
 
 pub mod adopt;
 mod cache;
+pub mod catalogue;
 mod checkpoint;
 pub mod diff;
 pub mod digest;
@@ -45,9 +48,11 @@ pub mod export;
 mod fetch;
 pub mod format;
 pub mod geometry;
+pub mod import;
 mod index;
 mod log;
 pub mod medium;
+pub mod offline_copy;
 mod overlay;
 pub mod pipeline;
 pub mod reclaim;

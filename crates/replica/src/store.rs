@@ -96,6 +96,12 @@ impl Store {
         }
     }
 
+    /// The generation of the newest writer; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.shared.state().generation
+    }
+
     /// What acknowledged records were found missing when the store was opened.
     #[must_use]
     pub fn damage(&self) -> Option<&str> {

@@ -10,6 +10,7 @@ pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod pool;
 pub(crate) mod site;
+pub(crate) mod store;
 pub(crate) mod token;
 
 /// The verbs of what hosts report and nobody changes here.

@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::fs::{FileExt, MetadataExt},
+        unix::{
+            self,
+            fs::{FileExt, MetadataExt},
+        },
     },
     path::{Path, PathBuf},
     sync::{
@@ -72,8 +75,13 @@ impl Folder {
     /// Whoever holds it may pin points or count on none being pinned.
     fn lock_pins(&self) -> io::Result<fs::File> {
         let folder = self.path.join(PINS);
-        fs::create_dir_all(&folder)?;
-        let file = lock_file(&folder.join(LOCK))?;
+        let lock = folder.join(LOCK);
+        if !lock.exists() {
+            fs::create_dir_all(&folder)?;
+            lock_file(&lock)?;
+            self.give_to_owner(&[&folder, &lock])?;
+        }
+        let file = lock_file(&lock)?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -85,6 +93,19 @@ impl Folder {
                 Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+
+    /// Lets whoever owns the store write what somebody else, such as root, has
+    /// made in it.
+    fn give_to_owner(&self, made: &[&Path]) -> io::Result<()> {
+        let owner = fs::metadata(&self.path)?;
+        for path in made {
+            let facts = fs::metadata(path)?;
+            if (facts.uid(), facts.gid()) != (owner.uid(), owner.gid()) {
+                unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Its path.

@@ -38,6 +38,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod adopt;
+mod behind;
 mod cache;
 pub mod catalogue;
 mod checkpoint;

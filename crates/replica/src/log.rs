@@ -11,20 +11,24 @@ use std::{
 };
 
 use crate::{
+    behind::Behind,
     error::{StoreError, StoreResult},
     format::{
         entry::Entry,
         manifest::{Replay, SegmentFacts},
         record::Header,
-        segment,
+        segment::{self, START},
     },
+    medium::{File, Medium},
     replay::Poison,
-    segment::{Closed, SegmentWriter},
+    segment::{Closed, SegmentWriter, file_name},
     state::Shared,
 };
 
 /// Closed segments whose sync may be under way.
 const SYNCS: usize = 4;
+/// How full a segment is when the next one's file is created.
+const PREPARED_FROM: f32 = 0.75;
 
 /// How a log is written.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +47,30 @@ pub(crate) struct Log {
     terms: LogTerms,
     segment: Option<SegmentWriter>,
     syncing: Vec<Syncing>,
+    /// The next segment's file.
+    prepared: Option<Prepared>,
+    behind: Option<Arc<Behind>>,
     /// Segments begun since the last manifest.
     pub(crate) begun: u32,
+}
+
+/// A file that is being created, without anything in it.
+#[derive(Debug)]
+struct Prepared {
+    id: u32,
+    creation: JoinHandle<StoreResult<Arc<dyn File>>>,
+}
+
+fn next_id(shared: &Shared) -> u32 {
+    let mut state = shared.state_mut();
+    let id = state.next.segment;
+    state.next.segment += 1;
+    id
+}
+
+fn create(medium: &dyn Medium, id: u32, generation: u64) -> StoreResult<Arc<dyn File>> {
+    let name = file_name(id, generation);
+    medium.create(&name).map_err(StoreError::io(format!("create {name}")))
 }
 
 /// A closed segment that is not durable yet.
@@ -65,13 +91,37 @@ enum SyncWork {
 
 impl Log {
     pub(crate) fn new(shared: Arc<Shared>, terms: LogTerms) -> Self {
-        Self { shared, terms, segment: None, syncing: Vec::new(), begun: 0 }
+        Self {
+            shared,
+            terms,
+            segment: None,
+            syncing: Vec::new(),
+            prepared: None,
+            behind: None,
+            begun: 0,
+        }
     }
 
     /// Appends a record; its index entry, with the place where it lies. Not
     /// durable before [`sync`](Self::sync).
     pub(crate) fn push(&mut self, header: Header, payload: &[u8]) -> StoreResult<Option<Entry>> {
-        self.room_for(payload.len())?.push(header, payload)
+        let segment = self.room_for(payload.len())?;
+        let entry = segment.push(header, payload)?;
+        let fullness = segment.fullness();
+        if fullness > PREPARED_FROM && self.terms.in_background && self.prepared.is_none() {
+            self.prepare();
+        }
+        Ok(entry)
+    }
+
+    /// Creates the next segment's file in the background: making its name
+    /// durable takes as long as writing megabytes.
+    fn prepare(&mut self) {
+        let id = next_id(&self.shared);
+        let medium = Arc::clone(&self.shared.medium);
+        let generation = self.terms.generation;
+        let creation = thread::spawn(move || create(&*medium, id, generation));
+        self.prepared = Some(Prepared { id, creation });
     }
 
     /// The segment that so many bytes go to.
@@ -82,18 +132,27 @@ impl Log {
         match &mut self.segment {
             Some(segment) => Ok(segment),
             none => {
+                let (id, file) = match self.prepared.take() {
+                    Some(Prepared { id, creation }) => {
+                        (id, creation.join().unwrap_or(Err(StoreError::WriterFailed))?)
+                    }
+                    None => {
+                        let id = next_id(&self.shared);
+                        (id, create(&*self.shared.medium, id, self.terms.generation)?)
+                    }
+                };
                 let header = {
-                    let mut state = self.shared.state_mut();
-                    let id = state.next.segment;
-                    state.next.segment += 1;
+                    let state = self.shared.state();
                     let previous = state.segments.last_key_value();
                     let previous_end = previous.map_or(0, |(_, facts)| facts.end);
                     let generation = self.terms.generation;
                     let salt = crc32c::crc32c_append(id, &self.terms.salt.to_le_bytes());
                     segment::Header { id, generation, salt, previous_end }
                 };
-                let medium = &*self.shared.medium;
-                let segment = SegmentWriter::create(medium, &header, self.terms.segment_bytes)?;
+                let behind = self.terms.in_background.then(|| {
+                    Arc::clone(self.behind.get_or_insert_with(|| Arc::new(Behind::start())))
+                });
+                let segment = SegmentWriter::begin(file, &header, self.terms.segment_bytes, behind);
                 self.shared.state_mut().segments.insert(segment.id, segment.facts());
                 self.begun += 1;
                 Ok(none.insert(segment))
@@ -143,7 +202,7 @@ impl Log {
 
     /// Hands everything to the medium, so that it can be read back.
     pub(crate) fn flush(&mut self) -> StoreResult<()> {
-        self.segment.as_mut().map_or(Ok(()), SegmentWriter::flush)
+        self.segment.as_mut().map_or(Ok(()), SegmentWriter::write_out)
     }
 
     /// Makes every record durable.
@@ -172,10 +231,13 @@ impl Log {
         self.segment.as_ref().map(|segment| segment.id)
     }
 
-    /// Where the next record will lie, if a segment is open.
+    /// Where the next record will lie, if that is decided.
     pub(crate) fn position(&self) -> Option<Replay> {
-        let segment = self.segment.as_ref()?;
-        Some(Replay { segment: segment.id, offset: segment.end() })
+        match (&self.segment, &self.prepared) {
+            (Some(segment), _) => Some(Replay { segment: segment.id, offset: segment.end() }),
+            (None, Some(prepared)) => Some(Replay { segment: prepared.id, offset: START }),
+            (None, None) => None,
+        }
     }
 
     /// Up to where everything is durable for sure.
@@ -198,10 +260,27 @@ impl Log {
     /// are under way.
     pub(crate) fn abandon(&mut self) {
         self.segment = None;
+        self.drop_prepared();
         for syncing in self.syncing.drain(..) {
             if let SyncWork::UnderWay(thread) = syncing.work {
                 let _ = thread.join();
             }
         }
+        // Its error was told.
+        self.behind = None;
+    }
+
+    /// An empty segment helps nobody; if it stays, the next writer removes it.
+    fn drop_prepared(&mut self) {
+        if let Some(Prepared { id, creation }) = self.prepared.take() {
+            let _ = creation.join();
+            let _ = self.shared.medium.delete(&file_name(id, self.terms.generation));
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.drop_prepared();
     }
 }

@@ -287,8 +287,9 @@ impl Writer {
     fn move_record(&mut self, entry: &Entry) -> StoreResult<Entry> {
         let Content::Data { place, .. } = entry.content else { return Ok(*entry) };
         let (file, _) = self.shared.segment(place.segment)?;
-        let (header, stored) = file.raw(entry, place)?;
-        let payload = stored.get(..header.stored as usize).unwrap_or_default();
+        let (header, record) = file.raw(entry, place)?;
+        let end = HEADER + header.stored as usize;
+        let payload = record.get(HEADER..end).unwrap_or_default();
         // Proved before the old copy goes.
         header.open_payload(payload).map_err(StoreError::file(&file.name))?;
         self.store_again(entry, header, payload)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    behind::{Behind, Written},
     cache::Cache,
     error::{StoreError, StoreResult},
     format::{
@@ -40,6 +41,7 @@ pub(crate) struct SegmentWriter {
     salt: u32,
     name: String,
     file: Arc<dyn File>,
+    behind: Option<Arc<Behind>>,
     buffer: Vec<u8>,
     /// Bytes so far, with those in the buffer.
     written: u32,
@@ -52,19 +54,22 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    pub(crate) fn create(
-        medium: &dyn Medium,
+    /// Begins a segment in a file that was just created; `behind` writes it if
+    /// there is one.
+    pub(crate) fn begin(
+        file: Arc<dyn File>,
         header: &segment::Header,
         max_bytes: u32,
-    ) -> StoreResult<Self> {
+        behind: Option<Arc<Behind>>,
+    ) -> Self {
         let name = file_name(header.id, header.generation);
-        let file = medium.create(&name).map_err(StoreError::io(format!("create {name}")))?;
-        Ok(Self {
+        Self {
             id: header.id,
             generation: header.generation,
             salt: header.salt,
             name,
             file,
+            behind,
             buffer: header.encode(),
             written: START,
             durable: 0,
@@ -73,7 +78,7 @@ impl SegmentWriter {
             oldest: Cycle(u32::MAX),
             newest: Cycle(0),
             footer: false,
-        })
+        }
     }
 
     /// Whether a record of so many payload bytes fits, and the footer too.
@@ -102,14 +107,36 @@ impl SegmentWriter {
         Ok(entry)
     }
 
-    /// Hands everything to the medium.
-    pub(crate) fn flush(&mut self) -> StoreResult<()> {
-        let result = match self.buffer.is_empty() {
-            true => Ok(()),
-            false => self.file.append(&self.buffer),
+    /// Hands everything to whoever writes.
+    fn flush(&mut self) -> StoreResult<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::take(&mut self.buffer);
+        let result = match &self.behind {
+            Some(behind) => behind.append(&self.file, bytes),
+            None => {
+                let result = self.file.append(&bytes);
+                self.buffer = bytes;
+                self.buffer.clear();
+                result.map(|()| std::mem::take(&mut self.buffer))
+            }
         };
-        self.buffer.clear();
-        result.map_err(StoreError::io(format!("append to {}", self.name)))
+        self.buffer = result.map_err(StoreError::io(format!("append to {}", self.name)))?;
+        Ok(())
+    }
+
+    /// Hands everything to the medium, so that it can be read.
+    pub(crate) fn write_out(&mut self) -> StoreResult<()> {
+        self.flush()?;
+        let written = self.behind.as_ref().map_or(Ok(()), |behind| behind.mark().wait());
+        written.map_err(StoreError::io(format!("append to {}", self.name)))
+    }
+
+    /// How full it is: from 0 to 1, about.
+    pub(crate) fn fullness(&self) -> f32 {
+        let footer = self.records.len() * entry::SIZE;
+        (self.written as usize + footer) as f32 / self.max_bytes as f32
     }
 
     /// Makes everything durable.
@@ -117,7 +144,7 @@ impl SegmentWriter {
         if self.durable == self.written {
             return Ok(());
         }
-        self.flush()?;
+        self.write_out()?;
         self.file.sync().map_err(StoreError::io(format!("sync {}", self.name)))?;
         self.durable = self.written;
         Ok(())
@@ -137,7 +164,8 @@ impl SegmentWriter {
         self.written += TRAILER as u32;
         self.footer = true;
         self.flush()?;
-        Ok(Closed { name: self.name.clone(), file: Arc::clone(&self.file) })
+        let written = self.behind.as_ref().map(|behind| behind.mark());
+        Ok(Closed { name: self.name.clone(), file: Arc::clone(&self.file), written })
     }
 
     /// Where the next record will begin.
@@ -170,10 +198,14 @@ impl SegmentWriter {
 pub(crate) struct Closed {
     name: String,
     file: Arc<dyn File>,
+    /// Whether all of it has reached the file.
+    written: Option<Written>,
 }
 
 impl Closed {
     pub(crate) fn sync(&self) -> StoreResult<()> {
+        let written = self.written.as_ref().map_or(Ok(()), Written::wait);
+        written.map_err(StoreError::io(format!("append to {}", self.name)))?;
         self.file.sync().map_err(StoreError::io(format!("sync {}", self.name)))
     }
 }
@@ -231,14 +263,14 @@ impl SegmentFile {
 
     /// The bytes of the record that `entry` is about, proved.
     pub(crate) fn payload(&self, entry: &Entry, place: Place) -> StoreResult<Vec<u8>> {
-        let (header, stored) = self.raw(entry, place)?;
-        let plain = header.open_payload(&stored).map_err(StoreError::file(&self.name))?;
-        Ok(plain)
+        let (header, record) = self.raw(entry, place)?;
+        let stored = record.get(HEADER..).unwrap_or_default();
+        header.open_payload(stored).map_err(StoreError::file(&self.name))
     }
 
-    /// The record that `entry` is about, as it is stored.
+    /// The record that `entry` is about, as it is stored, header and all.
     pub(crate) fn raw(&self, entry: &Entry, place: Place) -> StoreResult<(Header, Vec<u8>)> {
-        let mut bytes = self.read(place.offset, HEADER + place.stored as usize)?;
+        let bytes = self.read(place.offset, HEADER + place.stored as usize)?;
         let header =
             Header::decode(self.header.salt, &bytes).map_err(StoreError::file(&self.name))?;
         let Content::Data { digest, .. } = entry.content else {
@@ -252,7 +284,6 @@ impl SegmentFile {
         if !same {
             return Err(StoreError::file(&self.name)(Malformed("another record lies here")));
         }
-        bytes.drain(..HEADER);
         Ok((header, bytes))
     }
 

@@ -4,6 +4,13 @@
 //! checksum starts from the segment's salt, so that a guest's disk which
 //! happens to hold a replica store is not mistaken for our own records.
 
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
+
+use zstd::bulk::Decompressor;
+
 use super::{Cursor, Digest, Malformed, put_blob};
 use crate::geometry::{BLOCK, BlockKey, Cycle, DiskNumber, PageRun};
 
@@ -215,7 +222,7 @@ impl Header {
         };
         let plain = match self.codec {
             Codec::Plain => stored.to_vec(),
-            Codec::Zstd => zstd::bulk::decompress(stored, expected)
+            Codec::Zstd => unpack(stored, expected)
                 .map_err(|_| Malformed("the payload cannot be decompressed"))?,
         };
         if self.kind == Kind::Data && plain.len() != expected {
@@ -226,6 +233,25 @@ impl Header {
         }
         Ok(plain)
     }
+}
+
+/// Decompresses to at most so many bytes. A context costs as much to make as
+/// several blocks do to decompress, so a few are kept for later.
+fn unpack(stored: &[u8], limit: usize) -> io::Result<Vec<u8>> {
+    const SPARES: usize = 16;
+    static CONTEXTS: Mutex<Vec<Decompressor<'static>>> = Mutex::new(Vec::new());
+    let contexts = || CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let spare = contexts().pop();
+    let mut context = match spare {
+        Some(context) => context,
+        None => Decompressor::new()?,
+    };
+    let plain = context.decompress(stored, limit);
+    let mut spares = contexts();
+    if spares.len() < SPARES {
+        spares.push(context);
+    }
+    plain
 }
 
 /// A length with its padding.

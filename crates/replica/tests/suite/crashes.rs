@@ -1,10 +1,12 @@
 //! Power fails at every single operation of the medium.
 
+use std::sync::Arc;
+
 use replica::{
     error::StoreResult,
     geometry::Cycle,
     medium::simulated::{Fault, SimulatedMedium},
-    writer::Writer,
+    writer::{Writer, WriterOptions},
 };
 
 use crate::model::{self, Change, DISKS, Image, Points};
@@ -46,7 +48,10 @@ fn simulated(seed: u64) -> SimulatedMedium {
 }
 
 fn scenario(medium: &SimulatedMedium, known: &mut Known) -> StoreResult<()> {
-    let mut writer = model::try_open(medium)?;
+    play(model::try_open(medium)?, known)
+}
+
+fn play(mut writer: Writer, known: &mut Known) -> StoreResult<()> {
     for round in 0..6 {
         known.cycle = Some(writer.begin(&DISKS)?);
         known.changes.clear();
@@ -158,6 +163,29 @@ fn nothing_acknowledged_is_lost_wherever_the_power_fails() {
         }
     }
     eprintln!("{crashes} crashes at {operations} operations");
+}
+
+/// As above with threads that write, sync and create behind the caller's back:
+/// where the power fails is another place in each run.
+#[test]
+fn nothing_acknowledged_is_lost_behind_the_callers_back() {
+    let whole = simulated(1);
+    scenario(&whole, &mut known()).unwrap();
+    let mut crashes = 0;
+    for crash in (0..whole.operations()).step_by(2) {
+        let medium = simulated(crash);
+        medium.plan(crash, Fault::Crash);
+        let options = WriterOptions { threads: 2, ..model::small() };
+        let mut known = known();
+        let _ = Writer::open(Arc::new(medium.clone()), options)
+            .and_then(|writer| play(writer, &mut known));
+        crashes += u32::from(medium.is_down());
+        let after = medium.restart(crash * 37);
+        let result = std::panic::catch_unwind(|| check(&after, known));
+        assert!(result.is_ok(), "crash at {crash}");
+    }
+    assert!(crashes > 50);
+    eprintln!("{crashes} crashes with threads");
 }
 
 #[test]

@@ -26,6 +26,9 @@ use crate::format::{
 const BATCH: usize = 1 << 20;
 /// Empty batches that are kept for later.
 const SPARES: usize = 8;
+/// How many records that come compressed there are for one that is proved
+/// before it is stored.
+const PROVED_ONE_OF: u32 = 16;
 /// After so many blocks in a row that did not shrink, only one of as many is
 /// tried.
 const PATIENCE: u32 = 8;
@@ -39,15 +42,32 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// Records-to-be with their plaintext, which is shared with whoever gave it.
+/// What a record is made from.
+pub(crate) enum Material {
+    /// Its plaintext, which is shared with whoever gave it; all of its pages.
+    Plain(Bytes),
+    /// What another store of ours made of it: the header has its digest and
+    /// says how it is stored.
+    Stored(Bytes),
+}
+
+impl Material {
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) | Self::Stored(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Records-to-be.
 #[derive(Default)]
 struct Plain {
-    records: Vec<(Header, Bytes)>,
+    records: Vec<(Header, Material)>,
     bytes: usize,
 }
 
 impl Plain {
-    fn push(&mut self, header: Header, bytes: Bytes) {
+    fn push(&mut self, header: Header, bytes: Material) {
         self.bytes += bytes.len();
         self.records.push((header, bytes));
     }
@@ -72,15 +92,19 @@ enum Payload {
     Plain(Bytes),
     /// A part of the batch's room.
     Smaller(Range<usize>),
+    /// It is not what its header says.
+    Wrong,
 }
 
 impl Batch {
-    /// Headers and what is stored behind them, in order.
-    pub(crate) fn records(&self) -> impl Iterator<Item = (&Header, &[u8])> {
+    /// Headers and what is stored behind them, in order; nothing behind a
+    /// header that lies.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (&Header, Option<&[u8]>)> {
         self.records.iter().map(|(header, payload)| {
             let stored = match payload {
-                Payload::Plain(bytes) => bytes,
-                Payload::Smaller(range) => self.room.get(range.clone()).unwrap_or_default(),
+                Payload::Plain(bytes) => Some(&bytes[..]),
+                Payload::Smaller(range) => self.room.get(range.clone()),
+                Payload::Wrong => None,
             };
             (header, stored)
         })
@@ -92,27 +116,66 @@ impl Batch {
     }
 }
 
+/// Pages of a block as a store keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// How they are stored.
+    pub codec: Codec,
+    /// Of the pages' bytes.
+    pub digest: Digest,
+    /// At most as many bytes as the pages have.
+    pub stored: Bytes,
+}
+
 /// Turns plaintext into payloads.
-struct Encoder {
+pub struct Encoder {
     compressor: Option<zstd::bulk::Compressor<'static>>,
     misses: u32,
     skipped: u32,
+    taken: u32,
 }
 
 impl Encoder {
-    fn new(compression: Compression) -> Self {
+    /// Encodes for [`write_encoded`](crate::writer::Writer::write_encoded),
+    /// where the bytes come from. `None`: they are zeroes. `pages` are whole
+    /// pages of at most one block.
+    pub fn encode_pages(&mut self, pages: Bytes) -> Option<Encoded> {
+        if is_zero(&pages) {
+            return None;
+        }
+        let digest = Digest::of(&pages);
+        let mut room = vec![0; pages.len() - pages.len() / 8];
+        Some(match self.compress(&pages, &mut room) {
+            Some(length) => {
+                room.truncate(length);
+                Encoded { codec: Codec::Zstd, digest, stored: room.into() }
+            }
+            None => Encoded { codec: Codec::Plain, digest, stored: pages },
+        })
+    }
+
+    /// One for a thread.
+    #[must_use]
+    pub fn new(compression: Compression) -> Self {
         let compressor = match compression {
             Compression::None => None,
             // Without memory for a compressor, nothing is compressed.
             Compression::Zstd(level) => zstd::bulk::Compressor::new(level).ok(),
         };
-        Self { compressor, misses: 0, skipped: 0 }
+        Self { compressor, misses: 0, skipped: 0, taken: 0 }
     }
 
     /// Takes the records from `plain` and adds them to `out`.
     fn encode(&mut self, plain: &mut Plain, out: &mut Batch) {
         plain.bytes = 0;
-        for (mut header, bytes) in plain.records.drain(..) {
+        for (mut header, material) in plain.records.drain(..) {
+            let bytes = match material {
+                Material::Plain(bytes) => bytes,
+                Material::Stored(bytes) => {
+                    out.records.push(self.stored(header, bytes));
+                    continue;
+                }
+            };
             if header.kind == Kind::Data && is_zero(&bytes) {
                 header.kind = Kind::Zero;
             }
@@ -143,6 +206,19 @@ impl Encoder {
             };
             out.records.push((header, payload));
         }
+    }
+
+    /// Takes what comes compressed and hashed. One of a few is proved right
+    /// away: a sender that errs is found out at once, and a whole stream costs
+    /// little. All of them are proved whenever they are read.
+    fn stored(&mut self, mut header: Header, bytes: Bytes) -> (Header, Payload) {
+        self.taken = self.taken.wrapping_add(1);
+        header.stored = bytes.len() as u32;
+        header.payload_crc = crc32c::crc32c(&bytes);
+        if self.taken % PROVED_ONE_OF == 1 && header.open_payload(&bytes).is_err() {
+            return (header, Payload::Wrong);
+        }
+        (header, Payload::Plain(bytes))
     }
 
     /// Compresses into `room`, if the result fits: its length.
@@ -222,10 +298,9 @@ impl Pipeline {
         }
     }
 
-    /// Takes a record-to-be with its plaintext: all of its pages if it is data.
-    pub(crate) fn push(&mut self, header: Header, bytes: Bytes) {
-        debug_assert!(header.kind != Kind::Data || bytes.len() == header.pages.bytes());
-        self.current.push(header, bytes);
+    /// Takes a record-to-be.
+    pub(crate) fn push(&mut self, header: Header, material: Material) {
+        self.current.push(header, material);
         if self.current.is_full() {
             self.submit();
         }
@@ -306,6 +381,12 @@ impl Drop for Pipeline {
     }
 }
 
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("misses", &self.misses).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pipeline").field("under_way", &self.under_way.len()).finish_non_exhaustive()
@@ -353,12 +434,12 @@ mod tests {
             for (header, payload) in batch.records() {
                 next += 1;
                 assert_eq!(header.change, next);
-                let plain = header.open_payload(payload).unwrap();
+                let plain = header.open_payload(payload.unwrap()).unwrap();
                 assert_eq!(plain[..8], next.to_le_bytes());
             }
         };
         for change in 1..=2000_u64 {
-            pipeline.push(header(change), change.to_le_bytes().repeat(512).into());
+            pipeline.push(header(change), Material::Plain(change.to_le_bytes().repeat(512).into()));
             while let Some(batch) = pipeline.next(2) {
                 check(&batch);
                 pipeline.give_back(batch);
@@ -374,11 +455,11 @@ mod tests {
     #[test]
     fn zeroes_have_no_payload_and_noise_is_not_compressed() {
         let mut pipeline = Pipeline::new(Compression::Zstd(-3), 0);
-        pipeline.push(header(1), vec![0; 4096].into());
+        pipeline.push(header(1), Material::Plain(vec![0; 4096].into()));
         let mut noise = [0; 4096];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        pipeline.push(header(2), noise.to_vec().into());
-        pipeline.push(header(3), vec![1; 4096].into());
+        pipeline.push(header(2), Material::Plain(noise.to_vec().into()));
+        pipeline.push(header(3), Material::Plain(vec![1; 4096].into()));
         pipeline.submit();
         let batch = pipeline.next(0).unwrap();
         let told: Vec<_> = batch.records().map(|(h, _)| (h.kind, h.codec)).collect();

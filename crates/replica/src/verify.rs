@@ -100,10 +100,15 @@ impl Store {
                 Ok(records) => records,
                 Err(error) => {
                     // Reclaimed since?
-                    if self.shared.state().segments.contains_key(&facts.id) {
-                        report.files.push(error.chain());
+                    if !self.shared.state().segments.contains_key(&facts.id) {
+                        continue;
                     }
-                    continue;
+                    report.files.push(error.chain());
+                    // The index names the records that count.
+                    match self.indexed_in(facts.id) {
+                        Ok(records) => records,
+                        Err(_) => continue,
+                    }
                 }
             };
             for (number, entry) in (0_u32..).zip(&records) {
@@ -120,6 +125,18 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// The records of a segment that the index names.
+    fn indexed_in(&self, segment: u32) -> StoreResult<Vec<Entry>> {
+        let index = self.shared.index();
+        let mut scan = index.scan(BlockKey(0), BlockKey(u64::MAX))?;
+        let mut versions: Vec<Entry> = Vec::new();
+        let mut found = Vec::new();
+        while scan.next(&mut versions)?.is_some() {
+            found.extend(versions.iter().filter(|entry| entry.segment() == Some(segment)));
+        }
+        Ok(found)
     }
 
     fn verify_index(&self, report: &mut Report) {

@@ -36,7 +36,7 @@ use crate::{
     index::{Index, run::MemoryRun, staging::Staging},
     log::{Log, LogTerms},
     medium::Medium,
-    pipeline::{Batch, Compression, Pipeline},
+    pipeline::{Batch, Compression, Encoded, Material, Pipeline},
     replay::{self, Found, Poison, Purpose, count_dead, point_of, stage},
     state::{Follows, Limits, Received, Shared},
     store::Store,
@@ -371,9 +371,41 @@ impl Writer {
             let piece = data.split_to(room.min(data.len()));
             let length = piece.len() as u64;
             let header = header(Kind::Data, cycle, disk, at, length, change);
-            self.pipeline.push(Header { last: data.is_empty(), ..header }, piece);
+            let header = Header { last: data.is_empty(), ..header };
+            self.pipeline.push(header, Material::Plain(piece));
             at += length;
         }
+        self.pump(self.options.threads * 2)?;
+        Ok(change)
+    }
+
+    /// Takes pages of one block as an [`Encoder`](crate::pipeline::Encoder)
+    /// made them of `length` bytes, elsewhere: they are stored as they come. One of a few
+    /// is proved by its digest before it is stored.
+    ///
+    /// # Errors
+    /// [`BadRange`](StoreError::BadRange) unless they are whole pages of one
+    /// block; [`WrongBytes`](StoreError::WrongBytes) if they are not what their
+    /// digest says, now or from a later call; and what the medium says.
+    pub fn write_encoded(
+        &mut self,
+        disk: DiskNumber,
+        offset: u64,
+        length: u64,
+        encoded: Encoded,
+    ) -> StoreResult<u64> {
+        let bad = |why| Err(StoreError::BadRange { disk, offset, length, why });
+        if length > BLOCK - offset % BLOCK {
+            return bad("more than one block");
+        }
+        let Encoded { codec, digest, stored } = encoded;
+        if stored.len() as u64 > length.next_multiple_of(PAGE) {
+            return bad("larger than before it was encoded");
+        }
+        let (cycle, change) = self.accept(disk, offset, length)?;
+        let header = header(Kind::Data, cycle, disk, offset, length, change);
+        let header = Header { codec, digest, last: true, ..header };
+        self.pipeline.push(header, Material::Stored(stored));
         self.pump(self.options.threads * 2)?;
         Ok(change)
     }
@@ -434,7 +466,8 @@ impl Writer {
             let number = if at + length == end { change } else { parts };
             let header = header(kind, cycle, disk, at, length.min(BLOCK), number);
             at += length;
-            self.pipeline.push(Header { span, last: true, ..header }, Bytes::new());
+            let header = Header { span, last: true, ..header };
+            self.pipeline.push(header, Material::Plain(Bytes::new()));
         }
     }
 
@@ -582,7 +615,7 @@ impl Writer {
 
     /// Hands a record without bytes to the pipeline.
     pub(crate) fn push_record(&mut self, header: Header) -> StoreResult<()> {
-        self.pipeline.push(header, Bytes::new());
+        self.pipeline.push(header, Material::Plain(Bytes::new()));
         self.pump(self.options.threads * 2)
     }
 
@@ -627,6 +660,10 @@ impl Writer {
 
     fn append(&mut self, batch: &Batch) -> StoreResult<()> {
         for (header, payload) in batch.records() {
+            let Some(payload) = payload else {
+                let (disk, offset) = (header.key.disk(), header.key.offset());
+                return Err(StoreError::WrongBytes { disk, offset });
+            };
             let entry = self.log.push(*header, payload)?;
             if let Some(attempt) = &mut self.attempt {
                 attempt.stored += u64::from(header.record_bytes());

@@ -10,6 +10,7 @@ use replica::{
         Medium,
         simulated::{Fault, SimulatedMedium},
     },
+    pipeline::{Compression, Encoded, Encoder},
     state::Limits,
     store::Store,
     verify::Thoroughness,
@@ -331,4 +332,22 @@ fn a_view_of_another_process_keeps_its_point() {
     // A reader that has not looked since learns it when it asks for a view.
     assert!(beside.point(Cycle(2)).is_ok());
     assert!(matches!(beside.view(Cycle(2), DISK), Err(StoreError::NoSuchPoint(Cycle(2)))));
+}
+
+#[test]
+fn a_sender_that_errs_is_found_out() {
+    let medium = SimulatedMedium::new(1);
+    let mut writer = model::open(&medium);
+    writer.begin(&DISKS).unwrap();
+    let mut encoder = Encoder::new(Compression::Zstd(-3));
+    let right = encoder.encode_pages(vec![7; 4096].into()).unwrap();
+    let wrong =
+        Encoded { digest: encoder.encode_pages(vec![8; 4096].into()).unwrap().digest, ..right };
+    for page in 0..40 {
+        writer.write_encoded(DISK, page * 4096, 4096, wrong.clone()).unwrap();
+    }
+    assert!(matches!(writer.sync(), Err(StoreError::WrongBytes { .. })));
+    assert!(writer.store().points().is_empty());
+    writer.begin(&DISKS).unwrap();
+    writer.seal(model::facts(1)).unwrap();
 }

@@ -6,9 +6,9 @@ use replica::{
     adopt::{Layout, Stretch},
     error::StoreResult,
     format::record::Consistency,
-    geometry::{Cycle, DiskNumber, PAGE},
+    geometry::{BLOCK, Cycle, DiskNumber, PAGE},
     medium::{Medium, simulated::SimulatedMedium},
-    pipeline::Compression,
+    pipeline::{Compression, Encoder},
     state::Limits,
     store::Store,
     writer::{SealFacts, Writer, WriterOptions},
@@ -94,6 +94,15 @@ impl Change {
     pub fn apply(self, writer: &mut Writer) -> StoreResult<u64> {
         let (disk, offset, length) = self.range();
         match self {
+            // As from another site, where it can be so.
+            Self::Write { seed, .. } if seed % 2 == 0 && offset % BLOCK + length <= BLOCK => {
+                let mut pages = self.bytes();
+                pages.resize(pages.len().next_multiple_of(PAGE as usize), 0);
+                match Encoder::new(Compression::Zstd(-3)).encode_pages(pages.into()) {
+                    Some(encoded) => writer.write_encoded(disk, offset, length, encoded),
+                    None => writer.zero(disk, offset, length),
+                }
+            }
             Self::Write { .. } | Self::Odd { .. } => writer.write(disk, offset, &self.bytes()),
             Self::Adopt { seed, .. } => writer.adopt(disk, &image(self, seed), |_| {}),
             Self::Zero { .. } => writer.zero(disk, offset, length),

@@ -510,6 +510,38 @@ fn images_of_any_kind_become_points_and_wrong_ones_do_not() {
 }
 
 #[test]
+fn images_can_stay_where_they_are() {
+    let fixture = Fixture::new();
+    let image = fixture.model_file(3, 0);
+    let image_text = image.to_str().unwrap();
+    fixture.ask(&["import", "copied", "--disk", image_text]);
+    let point = fixture.ask(&["import", "kept", "--disk", image_text, "--in-place"]);
+    assert!(point["arrived_bytes"].as_u64().unwrap() < MIB as u64 / 8, "{point}");
+    let adopted = || fixture.ask(&["show", "kept"])["adopted"][0]["condition"].clone();
+    assert_eq!(adopted(), "unchanged");
+    fixture.ask(&["verify", "kept"]);
+    let stretches = fixture.ask(&[
+        "diff",
+        "kept",
+        "latest",
+        "latest",
+        "--with",
+        &fixture.text("store"),
+        "--with-machine",
+        "copied",
+    ]);
+    assert_eq!(stretches["bytes"], 0, "{stretches}");
+
+    flip(&image, 4 * MIB as u64 + 77);
+    assert_eq!(adopted(), "changed since it was adopted");
+    let cause = expect(fixture.refused(&["verify", "kept"]), 1, "LB5005");
+    assert!(cause.contains("disk 0"), "{cause}");
+    // Only the block that was changed is lost, and a copy mends it.
+    fixture.ask(&["repair", "kept", "--from", &fixture.text("store/copied")]);
+    fixture.ask(&["verify", "kept"]);
+}
+
+#[test]
 fn damage_is_named_and_mended_from_a_copy() {
     let fixture = Fixture::new();
     assert_eq!(fixture.ask(&["verify", "web"])["whole"], true);

@@ -32,6 +32,7 @@ use crate::{
     },
     geometry::{BLOCK, BlockKey, DiskNumber, PAGE},
     medium::Identity,
+    offline_copy::ImageKind,
     overlay,
     store::Store,
     writer::{Writer, header},
@@ -59,15 +60,6 @@ pub struct Layout {
     pub stretches: Vec<Stretch>,
 }
 
-/// How an image holds its disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageKind {
-    /// Byte for byte.
-    Raw,
-    /// QEMU's own.
-    Qcow2,
-}
-
 /// Finds out where a disk lies in an image.
 ///
 /// # Errors
@@ -78,6 +70,10 @@ pub fn layout(path: &Path, kind: ImageKind) -> StoreResult<Layout> {
     match kind {
         ImageKind::Raw => raw_layout(path),
         ImageKind::Qcow2 => qcow2_layout(path),
+        other => Err(StoreError::NotAdoptable {
+            path: path.display().to_string(),
+            why: format!("it is {}; raw and qcow2 can be", other.name()),
+        }),
     }
 }
 
@@ -198,8 +194,8 @@ impl Store {
 
 impl Writer {
     /// Makes a disk, in the attempt that is open, what an image holds: one
-    /// change. Reads the image once; `progress` is told of bytes as they are
-    /// read. The image must not be in use, and must stay as it is while any
+    /// change. Reads the image once; `go_on` is told of bytes as they are read
+    /// and may end it. The image must not be in use, and must stay as it is while any
     /// point needs it.
     ///
     /// # Errors
@@ -209,7 +205,7 @@ impl Writer {
         &mut self,
         disk: DiskNumber,
         layout: &Layout,
-        mut progress: impl FnMut(u64),
+        mut go_on: impl FnMut(u64) -> bool,
     ) -> StoreResult<u64> {
         let path = layout.path.display().to_string();
         let refuse =
@@ -240,7 +236,9 @@ impl Writer {
                 let wanted = room.get_mut(..length as usize).unwrap_or_default();
                 file.read_at(wanted, place)
                     .map_err(StoreError::io(format!("read {path} at byte {place}")))?;
-                progress(length);
+                if !go_on(length) {
+                    return refuse("it was not read to its end");
+                }
                 let digest = Digest::of(&room);
                 if room.iter().any(|byte| *byte != 0) {
                     let Ok(page) = u32::try_from(place / PAGE) else {

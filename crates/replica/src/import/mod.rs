@@ -12,6 +12,7 @@
 mod disk;
 mod fault;
 mod image;
+mod in_place;
 mod probe;
 mod qemu;
 mod raw;
@@ -19,6 +20,7 @@ mod run;
 mod wish;
 
 pub use fault::ImportError;
+pub use in_place::adopt_in_place;
 pub use run::import;
 pub use wish::{DiskSource, Wish};
 

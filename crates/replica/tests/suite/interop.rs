@@ -4,10 +4,11 @@ use std::{env, fs, os::unix::fs::FileExt, path::Path, process::Command, sync::Ar
 
 use nbd::server::{Exports, Listener, Server, ServerOptions};
 use replica::{
-    adopt::{self, Condition, ImageKind},
+    adopt::{self, Condition},
     export::{self, ImageFormat},
     geometry::{Cycle, DiskNumber},
     medium::folder::Folder,
+    offline_copy::ImageKind,
     view::View,
     writer::{Writer, WriterOptions},
 };
@@ -164,7 +165,12 @@ fn images_are_adopted_where_they_lie() {
         let layout = adopt::layout(Path::new(path), kind).unwrap();
         writer.begin(&[layout.size]).unwrap();
         let mut read = 0;
-        writer.adopt(DiskNumber(0), &layout, |bytes| read += bytes).unwrap();
+        writer
+            .adopt(DiskNumber(0), &layout, |bytes| {
+                read += bytes;
+                true
+            })
+            .unwrap();
         assert!(read < size as u64, "holes are passed over: {read}");
         let point = writer.seal(model::facts(1)).unwrap().cycle;
         let view = writer.store().view(point, DiskNumber(0)).unwrap();

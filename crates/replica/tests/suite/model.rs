@@ -104,7 +104,7 @@ impl Change {
                 }
             }
             Self::Write { .. } | Self::Odd { .. } => writer.write(disk, offset, &self.bytes()),
-            Self::Adopt { seed, .. } => writer.adopt(disk, &image(self, seed), |_| {}),
+            Self::Adopt { seed, .. } => writer.adopt(disk, &image(self, seed), |_| true),
             Self::Zero { .. } => writer.zero(disk, offset, length),
             Self::Discard { .. } => writer.discard(disk, offset, length),
         }

@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// The machine's configuration
     #[arg(long, value_name = "FILE")]
     configuration: Option<PathBuf>,
+    /// Leave the images (raw or qcow2) where they are and read them there; nothing may change them from now on
+    #[arg(long, requires = "disk")]
+    in_place: bool,
 }
 
 fn kind(name: &str) -> Result<ImageKind, String> {
@@ -64,9 +67,10 @@ pub(super) async fn run(place: &Place, arguments: Arguments) -> Result<(), Failu
     let target = target(place, &arguments.machine)?;
     let folder = target.folder().clone();
     let bar = Bar::new(&folder.name, place.json);
-    let told = doing.clone();
+    let (told, in_place) = (doing.clone(), arguments.in_place);
     let view =
-        long::writing(&doing, move |stop| bring_in(&told, target, &wish, &bar, stop)).await?;
+        long::writing(&doing, move |stop| bring_in(&told, target, &wish, in_place, &bar, stop))
+            .await?;
     let words = format!(
         "Point {} of {} is there: {}, {}, of which {} are new.",
         view.point.point,
@@ -83,6 +87,7 @@ fn bring_in(
     doing: &str,
     target: Target,
     wish: &Wish,
+    in_place: bool,
     bar: &Bar,
     stop: &Stop,
 ) -> Result<ImportView, Fault> {
@@ -91,7 +96,7 @@ fn bring_in(
         let made = Folder::create(&folder.path);
         made.map_err(|error| faults::folder(doing, format!("{}: {error}", folder.path.display())))?;
     }
-    let imported = fill(doing, folder, wish, bar, stop);
+    let imported = fill(doing, folder, wish, in_place, bar, stop);
     if imported.is_err()
         && let Target::New(folder) = &target
     {
@@ -107,6 +112,7 @@ fn fill(
     doing: &str,
     folder: &MachineFolder,
     wish: &Wish,
+    in_place: bool,
     bar: &Bar,
     stop: &Stop,
 ) -> Result<(Point, PointView), Fault> {
@@ -115,8 +121,11 @@ fn fill(
         bar.at(done, total);
         stop.check()
     };
-    let point = import::import(&mut writer, wish, &mut progress)
-        .map_err(|error| faults::import(doing, &error))?;
+    let point = match in_place {
+        true => import::adopt_in_place(&mut writer, wish, &mut progress),
+        false => import::import(&mut writer, wish, &mut progress),
+    };
+    let point = point.map_err(|error| faults::import(doing, &error))?;
     let view = PointView::of(&writer.store(), &point);
     Ok((point, view))
 }

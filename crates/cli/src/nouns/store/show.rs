@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use domain::units::{ByteCount, utc};
+use replica::adopt::{Adopted, Condition};
 use replica::format::manifest::Point;
 use replica::geometry::Cycle;
 use serde::Serialize;
@@ -42,6 +43,27 @@ struct MachineView {
     /// The newest point.
     sealed: Option<u32>,
     used: UsageView,
+    /// Images outside of the store that points need.
+    adopted: Vec<AdoptedView>,
+}
+
+#[derive(Debug, Serialize)]
+struct AdoptedView {
+    path: String,
+    size_bytes: u64,
+    condition: &'static str,
+    cause: Option<String>,
+}
+
+impl From<Adopted> for AdoptedView {
+    fn from(Adopted { facts, condition }: Adopted) -> Self {
+        let (condition, cause) = match condition {
+            Condition::Unchanged => ("unchanged", None),
+            Condition::Changed => ("changed since it was adopted", None),
+            Condition::Unreadable(cause) => ("unreadable", Some(cause)),
+        };
+        Self { path: facts.path, size_bytes: facts.size, condition, cause }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +146,7 @@ fn show_machine(place: &Place, machine: &Opened) {
             dead_bytes: usage.dead,
             index_bytes: usage.index,
         },
+        adopted: store.adopted().into_iter().map(AdoptedView::from).collect(),
     };
     let received = view.received.as_ref();
     let received = received.map(|received| {
@@ -153,6 +176,10 @@ fn show_machine(place: &Place, machine: &Opened) {
             ),
         ),
     ];
+    for image in &view.adopted {
+        let cause = image.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        fields.push(("Adopted", format!("{} ({}{cause})", image.path, image.condition)));
+    }
     if let Some(newest) = &view.newest {
         fields.extend(point_fields(newest));
     }

@@ -71,6 +71,14 @@ typed_id!(
     PoolId
 );
 typed_id!(
+    /// A protection: one machine, replicated from one host to another.
+    ProtectionId
+);
+typed_id!(
+    /// A policy: how machines are protected.
+    PolicyId
+);
+typed_id!(
     /// A token, for the API or for one enrolment.
     TokenId
 );

@@ -15,6 +15,8 @@
 //!   │── Inventory ──────────────────▶│  whole, again at each change
 //!   │── Heartbeat ──────────────────▶│  every HEARTBEAT_INTERVAL
 //!   │◀──────────────── Heartbeat ────│  at once, in answer
+//!   │◀────────────────── Duties ─────│  whole, again at each change
+//!   │── Replication ────────────────▶│  whole, every few seconds
 //!   │◀───────────── Refused(why) ────│  at any time; connection ends
 //! ```
 //!
@@ -24,4 +26,5 @@
 pub mod frame;
 pub mod inventory;
 pub mod message;
+pub mod replication;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! The messages of the control connection, protocol version 1.
+//! The messages of the control connection, protocol versions 1 and 2.
 //!
 //! A field that is unknown is passed over, so that a newer side may say more;
 //! a message whose *type* is unknown ends the connection, so nobody sends one
@@ -11,11 +11,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::inventory::{HostFacts, Inventory};
+use crate::replication::{Duties, Replication};
 
 /// Oldest version of the protocol that this build speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;
 /// Newest version of the protocol that this build speaks.
-pub const PROTOCOL_NEWEST: u16 = 1;
+pub const PROTOCOL_NEWEST: u16 = 2;
+/// The first version with [`Duties`] and [`Replication`].
+pub const PROTOCOL_REPLICATION: u16 = 2;
 
 /// How often an agent says that it is there.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -36,6 +39,8 @@ pub enum AgentMessage {
     HypervisorLost(HypervisorLost),
     /// The agent is there.
     Heartbeat,
+    /// How replication is. From version 2 on.
+    Replication(Box<Replication>),
     /// Asks for a fresh certificate before the present one ends.
     Renew {
         /// Certificate signing request, PEM.
@@ -67,6 +72,10 @@ pub struct Hello {
     pub agent_version: String,
     /// Drawn anew each time the agent's process starts.
     pub instance: Uuid,
+    /// Where other agents reach this one, `HOST:PORT`, or `:PORT` at the address
+    /// that it comes from; none if it takes nothing from others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_address: Option<String>,
 }
 
 /// The hypervisor stopped answering.
@@ -89,6 +98,8 @@ pub enum ControllerMessage {
     Welcome(Welcome),
     /// The answer to `Heartbeat`.
     Heartbeat,
+    /// All that the agent is to do. From version 2 on.
+    Duties(Box<Duties>),
     /// The answer to `Renew`.
     Renewed {
         /// The certificate chain, PEM.
@@ -107,6 +118,7 @@ impl ControllerMessage {
             Self::Enrolled(_) => "enrolled",
             Self::Welcome(_) => "welcome",
             Self::Heartbeat => "heartbeat",
+            Self::Duties(_) => "duties",
             Self::Renewed { .. } => "renewed",
             Self::Refused(_) => "refused",
         }
@@ -123,6 +135,7 @@ impl AgentMessage {
             Self::Inventory(_) => "inventory",
             Self::HypervisorLost(_) => "hypervisor_lost",
             Self::Heartbeat => "heartbeat",
+            Self::Replication(_) => "replication",
             Self::Renew { .. } => "renew",
         }
     }

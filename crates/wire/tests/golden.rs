@@ -1,6 +1,7 @@
-//! The bytes of protocol version 1 do not change: each message is kept as it
+//! The bytes of a protocol version do not change: each message is kept as it
 //! was first sent, must still be understood, and must still be sent so.
 
+use domain::id::{HostId, MachineUuid, ProtectionId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,6 +14,11 @@ use wire::inventory::{
 use wire::message::{
     AgentMessage, ControllerMessage, Enrol, Enrolled, Hello, HypervisorLost, ProtocolRange,
     Refused, SecretText, Welcome,
+};
+use wire::replication::{
+    Compression, CycleFigures, Duties, Keeping, KeepingReport, Phase, PointMark, Progress,
+    Replication, Retention, RetentionTier, Shipping, ShippingPolicy, ShippingReport, Totals,
+    Trouble, VerifiedDisk, VerifyReport,
 };
 
 /// Set it to write the files of messages that are new; then read them.
@@ -165,6 +171,7 @@ fn what_agents_say_is_kept() {
         protocol: ProtocolRange { oldest: 1, newest: 1 },
         agent_version: "0.1.0".into(),
         instance: id(5),
+        peer_address: None,
     };
     keeps("agent-hello-1", &AgentMessage::Hello(hello));
     keeps("agent-inventory-1", &AgentMessage::Inventory(Box::new(inventory())));
@@ -209,4 +216,90 @@ fn a_newer_side_may_say_more_and_a_secret_is_not_shown() {
         "agent_version":"0.2.0","instance":"00000000-0000-0000-0000-000000000005","mood":"fine"}"#;
     assert!(matches!(serde_json::from_str(hello), Ok(AgentMessage::Hello(_))));
     assert!(!format!("{:?}", SecretText("lbe.secret".into())).contains("secret"));
+}
+
+#[test]
+fn replication_is_wished_and_told_as_ever() {
+    let point = PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096 };
+    let refused = Refused {
+        code: "LB6001".into(),
+        doing: "ship machine web".into(),
+        cause: "it is full".into(),
+        advice: "Make room.".into(),
+    };
+    let trouble = Trouble { fault: refused.clone(), since: at() };
+    let duties = Duties {
+        shipping: vec![Shipping {
+            protection: ProtectionId::new(id(10)),
+            machine: MachineUuid::new(id(2)),
+            name: "web".into(),
+            target: HostId::new(id(11)),
+            target_name: "kvm2".into(),
+            target_address: Some("192.0.2.2:7444".into()),
+            generation: 3,
+            excluded_disks: vec!["vdb".into()],
+            policy: ShippingPolicy {
+                every_seconds: 30,
+                app_consistent_seconds: Some(3600),
+                freeze_seconds: 10,
+                compression: Compression::Fast,
+                bytes_per_second: Some(1_000_000),
+            },
+            paused: false,
+            not_before: Some(at()),
+            resynchronise: Some(id(12)),
+            verify: Some(id(13)),
+        }],
+        keeping: vec![Keeping {
+            protection: ProtectionId::new(id(10)),
+            machine: MachineUuid::new(id(2)),
+            name: "web".into(),
+            source: HostId::new(id(14)),
+            generation: 3,
+            retention: Retention {
+                all_hours: 24,
+                tiers: vec![RetentionTier { slot_hours: 1, hours: 48 }],
+                app_extra_hours: 24,
+            },
+            compression: Compression::None,
+        }],
+    };
+    keeps("controller-duties-2", &ControllerMessage::Duties(Box::new(duties)));
+    let report = Replication {
+        shipping: vec![ShippingReport {
+            protection: ProtectionId::new(id(10)),
+            phase: Phase::Resynchronising { reason: "the bitmap is lost".into() },
+            trouble: Some(trouble.clone()),
+            remarks: vec!["the guest agent does not answer".into()],
+            newest: Some(point),
+            progress: Some(Progress { done: 1, total: 2 }),
+            rpo_worst_ms: Some(60_000),
+            rpo_p99_ms: Some(31_000),
+            totals: Totals { read: 3, sent: 2, points: 1 },
+            last_cycle: Some(CycleFigures { took_ms: 900, changed: 65_536, sent: 30_000 }),
+            resynchronised: Some(id(12)),
+            verified: Some(VerifyReport {
+                wish: id(13),
+                point: Some(point),
+                finished: at(),
+                disks: vec![VerifiedDisk {
+                    disk: "vda".into(),
+                    bytes: 1 << 30,
+                    digest: "00ff".into(),
+                    differing: vec![(65_536, 65_536)],
+                }],
+                trouble: Some(refused),
+            }),
+        }],
+        keeping: vec![KeepingReport {
+            protection: ProtectionId::new(id(10)),
+            folder: "/var/lib/lifeboat/store/web".into(),
+            points: vec![point],
+            count: 1,
+            used_bytes: 5,
+            free_bytes: 6,
+            trouble: Some(trouble),
+        }],
+    };
+    keeps("agent-replication-2", &AgentMessage::Replication(Box::new(report)));
 }

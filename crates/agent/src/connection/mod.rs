@@ -86,6 +86,7 @@ impl Keeper {
             protocol: ProtocolRange::OURS,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance,
+            peer_address: None,
         });
         dial::send(&mut channel, &hello).await?;
         match dial::receive(&mut channel).await? {
@@ -121,6 +122,7 @@ impl Keeper {
                             renewal.finish(certificate, &mut self.identity, &self.folder);
                             None
                         }
+                        ControllerMessage::Duties(_) => None,
                         ControllerMessage::Refused(refused) => return Err(DialError::Refused(refused)),
                         other => return Err(DialError::Unexpected(other.kind())),
                     }

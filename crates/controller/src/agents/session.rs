@@ -281,6 +281,7 @@ impl Session<'_> {
                     .await
                     .map_err(|error| broken("keep the state of the hypervisor", error))
             }
+            AgentMessage::Replication(_) => Ok(()),
             AgentMessage::Renew { request } => self.renew(&request, now).await,
             other @ (AgentMessage::Enrol(_) | AgentMessage::Hello(_)) => Err(End::Refused {
                 fault: Fault::new(

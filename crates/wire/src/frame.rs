@@ -55,6 +55,12 @@ pub enum FrameError {
         /// The longest that is allowed here and now.
         limit: usize,
     },
+    /// Shorter than its kind is.
+    #[error("a frame of {length} bytes is cut short")]
+    TooShort {
+        /// The length that it has.
+        length: usize,
+    },
     /// The payload is not a message.
     #[error("understand a message")]
     Message(#[source] serde_json::Error),

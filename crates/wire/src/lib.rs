@@ -20,9 +20,13 @@
 //!   │◀───────────── Refused(why) ────│  at any time; connection ends
 //! ```
 //!
+//! Agents ship machines' changes to one another on connections of their own
+//! ([`data`]).
+//!
 //! The format is described in `docs/formats/control-protocol.md`, and golden
 //! samples of each message are in `tests/golden/`.
 
+pub mod data;
 pub mod frame;
 pub mod inventory;
 pub mod message;

@@ -13,6 +13,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -161,6 +162,61 @@ pub fn enrolled_agent(
         .map_err(|error| TlsError::unusable("agent's certificate")(error.into()))
 }
 
+/// For an agent's port for other agents: both sides show certificates of the
+/// authority. Which host the other is, [`host_of`] tells.
+///
+/// # Errors
+/// When the PEM texts are damaged or do not belong together.
+pub fn peer_port(credentials: &Credentials, authority: &str) -> Result<ServerConfig, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+        .build()
+        .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(
+            certificates(&credentials.certificate, "agent's certificate")?,
+            private_key(&credentials.key)?,
+        )
+        .map_err(|error| TlsError::unusable("agent's certificate")(error.into()))?;
+    // See `agent_port`.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// For an agent that connects to the agent of `peer`: nobody else is believed,
+/// whatever its address.
+///
+/// # Errors
+/// When the PEM texts are damaged or do not belong together.
+pub fn peer_agent(
+    credentials: &Credentials,
+    authority: &str,
+    peer: HostId,
+) -> Result<ClientConfig, TlsError> {
+    let chain = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+        .build()
+        .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))?;
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(OneHost { chain, peer }))
+        .with_client_auth_cert(
+            certificates(&credentials.certificate, "agent's certificate")?,
+            private_key(&credentials.key)?,
+        )
+        .map_err(|error| TlsError::unusable("agent's certificate")(error.into()))
+}
+
+/// The name that an agent gives when it connects to another; certificates are
+/// not compared with it.
+#[must_use]
+pub fn peer_name() -> ServerName<'static> {
+    ServerName::try_from("agent.lifeboat.internal").expect("the constant is a DNS name")
+}
+
 /// For an agent that enrols: it believes the authority with this fingerprint,
 /// whose certificate the controller sends along in its chain.
 ///
@@ -204,6 +260,54 @@ pub fn host_of(certificate: &CertificateDer<'_>) -> Option<HostId> {
         GeneralName::URI(uri) => uri.strip_prefix(HOST_URI)?.parse().ok(),
         _ => None,
     })
+}
+
+/// Believes an agent's certificate of the authority if it is that host's.
+#[derive(Debug)]
+struct OneHost {
+    /// Agents' certificates are good for both roles, and carry no DNS name: the
+    /// chain is verified as of a client.
+    chain: Arc<dyn ClientCertVerifier>,
+    peer: HostId,
+}
+
+impl ServerCertVerifier for OneHost {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        match host_of(end_entity) {
+            Some(host) if host == self.peer => Ok(ServerCertVerified::assertion()),
+            _ => Err(Error::InvalidCertificate(CertificateError::NotValidForName)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
 }
 
 /// Believes a chain whose last certificate has the fingerprint, and then

@@ -1,0 +1,101 @@
+//! Keeping recovery points of machines that run elsewhere.
+//!
+//! Each machine has a [`Keeper`]: one thread that owns its store's writer
+//! ([`thread`]) and takes orders from whoever ships to it ([`session`]), one
+//! after the other. What old points go is decided by the policy ([`tending`]).
+//!
+//! The duties say which machines are kept; one that is no longer among them is
+//! let go, and its points stay on disk until an operator removes them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::id::ProtectionId;
+use tokio::sync::watch;
+use tracing::info;
+use wire::replication::{Keeping, KeepingReport};
+
+pub mod fault;
+pub mod session;
+pub mod tending;
+pub mod thread;
+
+pub use thread::Keeper;
+
+/// The keepers of this host, by protection. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Keepers {
+    folder: Arc<PathBuf>,
+    by_protection: Arc<Mutex<HashMap<ProtectionId, Keeper>>>,
+    /// Rings when any report changed.
+    changed: watch::Sender<()>,
+}
+
+impl Keepers {
+    /// None yet; their stores will lie in `folder`.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: Arc::new(folder.to_owned()),
+            by_protection: Arc::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    /// Begins, changes and ends keepers so that they are those of the duties.
+    pub fn reconcile(&self, duties: &[Keeping]) {
+        let mut keepers = self.lock();
+        keepers.retain(|protection, keeper| {
+            let stays = duties.iter().any(|duty| duty.protection == *protection);
+            if !stays {
+                info!(%protection, machine = %keeper.duty().name, "its points are kept no longer by us");
+            }
+            stays
+        });
+        for duty in duties {
+            match keepers.get(&duty.protection) {
+                Some(keeper) => keeper.change(duty.clone()),
+                None => {
+                    let folder = self.folder.join(folder_name(duty));
+                    info!(protection = %duty.protection, machine = %duty.name, folder = %folder.display(), "its points are kept here");
+                    let keeper = Keeper::start(duty.clone(), folder, self.changed.clone());
+                    keepers.insert(duty.protection, keeper);
+                }
+            }
+        }
+    }
+
+    /// The keeper of a protection.
+    #[must_use]
+    pub fn get(&self, protection: ProtectionId) -> Option<Keeper> {
+        self.lock().get(&protection).cloned()
+    }
+
+    /// How all of them are.
+    #[must_use]
+    pub fn reports(&self) -> Vec<KeepingReport> {
+        let mut reports: Vec<_> = self.lock().values().map(Keeper::report).collect();
+        reports.sort_by_key(|report| report.protection);
+        reports
+    }
+
+    /// Rings when a report changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ProtectionId, Keeper>> {
+        // Changes are insertions and removals; none stops half-way.
+        self.by_protection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name that people recognise and that no two machines share.
+fn folder_name(duty: &Keeping) -> String {
+    let fit = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = duty.name.chars().map(fit).take(100).collect();
+    let id = duty.protection.to_string();
+    format!("{}-{}", name.trim_start_matches('.'), id.get(..8).unwrap_or(&id))
+}

@@ -1,0 +1,408 @@
+//! One machine's store: a thread owns its writer and applies orders, one after
+//! the other.
+//!
+//! ```text
+//!   closed ──an order comes──▶ open ──the store fails──▶ closed, trouble told
+//! ```
+//! Data is not answered order by order: the first failure is kept and told to
+//! whoever next asks for something durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use domain::fault::{Code, Fault};
+use replica::error::{StoreError, StoreResult};
+use replica::format::Digest;
+use replica::format::manifest::Point;
+use replica::format::record::{Codec, Consistency};
+use replica::geometry::DiskNumber;
+use replica::medium::Medium as _;
+use replica::medium::folder::Folder;
+use replica::pipeline::{Compression, Encoded};
+use replica::store::Store;
+use replica::writer::{SealFacts, Writer, WriterOptions};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::interval;
+use tracing::{info, warn};
+use wire::data::{Open, Pages, Range, Seal, Sealed};
+use wire::replication::{Keeping, KeepingReport, POINTS_TOLD, PointMark, Trouble};
+
+use super::fault::of_store;
+use super::tending::{self, Tender};
+
+/// Orders that wait; data orders are at most 64 KiB each.
+const ORDERS: usize = 128;
+
+type Answer<T> = oneshot::Sender<Result<T, Fault>>;
+
+/// What a keeper is told to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Make sure that the store is open.
+    Open(Answer<Option<Open>>),
+    Begin(Vec<u64>, Answer<Open>),
+    Resume(Vec<u64>, Answer<Option<Open>>),
+    Pages(Pages),
+    Zero(Range),
+    Discard(Range),
+    Sync(Answer<Open>),
+    Seal(Seal, Answer<Sealed>),
+    Tend,
+}
+
+/// The handle of a machine's keeper. The thread ends when the last is dropped.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    orders: mpsc::Sender<Order>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    duty: RwLock<Keeping>,
+    store: Mutex<Option<Store>>,
+    report: Mutex<KeepingReport>,
+    changed: watch::Sender<()>,
+}
+
+impl Keeper {
+    /// Starts the thread; the store is opened at the first order.
+    pub(super) fn start(duty: Keeping, folder: PathBuf, changed: watch::Sender<()>) -> Self {
+        let report = KeepingReport {
+            protection: duty.protection,
+            folder: folder.display().to_string(),
+            points: Vec::new(),
+            count: 0,
+            used_bytes: 0,
+            free_bytes: 0,
+            trouble: None,
+        };
+        let shared = Arc::new(Shared {
+            folder,
+            duty: RwLock::new(duty),
+            store: Mutex::default(),
+            report: Mutex::new(report),
+            changed,
+        });
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let worker = Worker { shared: Arc::clone(&shared), writer: None, failed: None, tender: Tender::default() };
+        std::thread::spawn(move || worker.run(queue));
+        let weak = orders.downgrade();
+        tokio::spawn(async move {
+            let mut due = interval(tending::INTERVAL);
+            loop {
+                due.tick().await;
+                let Some(orders) = weak.upgrade() else { return };
+                // Full means that it is busy: the next time, then.
+                let _ = orders.try_send(Order::Tend);
+            }
+        });
+        Self { orders, shared }
+    }
+
+    /// What it is to do.
+    #[must_use]
+    pub fn duty(&self) -> Keeping {
+        self.shared.duty()
+    }
+
+    /// Takes a changed duty.
+    pub(super) fn change(&self, duty: Keeping) {
+        *self.shared.duty.write().unwrap_or_else(PoisonError::into_inner) = duty;
+    }
+
+    /// How it is.
+    #[must_use]
+    pub fn report(&self) -> KeepingReport {
+        self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The store, once it was opened.
+    #[must_use]
+    pub fn store(&self) -> Option<Store> {
+        self.shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands over data; waits while the store is behind.
+    pub(super) async fn give(&self, order: Order) -> Result<(), Fault> {
+        self.orders.send(order).await.map_err(|_| self.gone())
+    }
+
+    /// Gives an order that is answered.
+    pub(super) async fn ask<T>(
+        &self,
+        order: impl FnOnce(Answer<T>) -> Order,
+    ) -> Result<T, Fault> {
+        let (answer, answered) = oneshot::channel();
+        self.give(order(answer)).await?;
+        answered.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> Fault {
+        Fault::internal(format!("keep points of machine {}", self.duty().name), &"its thread ended")
+    }
+}
+
+impl Shared {
+    fn duty(&self) -> Keeping {
+        self.duty.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The thread's own.
+struct Worker {
+    shared: Arc<Shared>,
+    writer: Option<Writer>,
+    /// The first failure since the attempt began.
+    failed: Option<Fault>,
+    tender: Tender,
+}
+
+impl Worker {
+    fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.blocking_recv() {
+            self.apply(order);
+        }
+    }
+
+    fn apply(&mut self, order: Order) {
+        match order {
+            Order::Open(answer) => {
+                let opened = self.with_writer(|writer| {
+                    let received = writer.store().positions().received;
+                    Ok(received.cycle.map(|cycle| Open { cycle: cycle.0, changes: received.changes }))
+                });
+                self.tell(answer, opened);
+            }
+            Order::Begin(disks, answer) => {
+                self.failed = None;
+                let begun = self.with_writer(|writer| {
+                    writer.begin(&disks).map(|cycle| Open { cycle: cycle.0, changes: 0 })
+                });
+                self.tell(answer, begun);
+            }
+            Order::Resume(disks, answer) => {
+                self.failed = None;
+                let resumed = self.with_writer(|writer| {
+                    let received = writer.resume(&disks)?;
+                    Ok(received.and_then(|received| {
+                        let cycle = received.cycle?.0;
+                        Some(Open { cycle, changes: received.changes })
+                    }))
+                });
+                self.tell(answer, resumed);
+            }
+            Order::Pages(pages) => self.data(|writer| {
+                let codec = match pages.codec {
+                    1 => Codec::Zstd,
+                    _ => Codec::Plain,
+                };
+                let digest = Digest(pages.digest);
+                let encoded = Encoded { codec, digest, stored: pages.stored };
+                let disk = DiskNumber(pages.disk);
+                writer.write_encoded(disk, pages.offset, pages.length.into(), encoded)
+            }),
+            Order::Zero(Range { disk, offset, length }) => {
+                self.data(|writer| writer.zero(DiskNumber(disk), offset, length));
+            }
+            Order::Discard(Range { disk, offset, length }) => {
+                self.data(|writer| writer.discard(DiskNumber(disk), offset, length));
+            }
+            Order::Sync(answer) => {
+                let synced = self.with_writer(|writer| {
+                    let received = writer.sync()?;
+                    let cycle = received.cycle.map_or(0, |cycle| cycle.0);
+                    Ok(Open { cycle, changes: received.changes })
+                });
+                self.tell(answer, synced);
+            }
+            Order::Seal(wish, answer) => {
+                let sealed = self.with_writer(|writer| {
+                    let consistency =
+                        if wish.app_consistent { Consistency::App } else { Consistency::Crash };
+                    writer.seal(SealFacts {
+                        instant: wish.instant,
+                        consistency,
+                        origin: wish.origin,
+                        configuration: wish.configuration.into_bytes(),
+                    })
+                });
+                self.tell(answer, sealed.map(|point| sealed_of(&point)));
+                self.look();
+            }
+            Order::Tend => self.tend(),
+        }
+    }
+
+    /// Does something with the writer, opening it if need be. A failure closes
+    /// it: the next order finds what is durable.
+    fn with_writer<T>(
+        &mut self,
+        act: impl FnOnce(&mut Writer) -> StoreResult<T>,
+    ) -> Result<T, Fault> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        let result = match &mut self.writer {
+            Some(writer) => act(writer),
+            None => self.open().and_then(|()| match &mut self.writer {
+                Some(writer) => act(writer),
+                None => Err(StoreError::WriterFailed),
+            }),
+        };
+        match result {
+            Ok(value) => {
+                self.trouble(None);
+                Ok(value)
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn data(&mut self, act: impl FnOnce(&mut Writer) -> StoreResult<u64>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let result = match &mut self.writer {
+            Some(writer) => act(writer),
+            None => Err(StoreError::NoAttempt),
+        };
+        if let Err(error) = result {
+            self.failed = Some(self.fail(&error));
+        }
+    }
+
+    fn fail(&mut self, error: &StoreError) -> Fault {
+        let fault = of_store(&self.shared.duty().name, &self.shared.folder, error);
+        warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+        self.trouble(Some(fault.clone()));
+        // What is durable is found again when it is opened again.
+        self.writer = None;
+        *self.shared.store.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        fault
+    }
+
+    fn open(&mut self) -> StoreResult<()> {
+        let duty = self.shared.duty();
+        let folder = Folder::create(&self.shared.folder).map_err(|source| StoreError::Io {
+            doing: "make the folder".into(),
+            source,
+        })?;
+        let compression = match duty.compression {
+            wire::replication::Compression::None => Compression::None,
+            wire::replication::Compression::Fast => Compression::Zstd(-3),
+            wire::replication::Compression::Strong => Compression::Zstd(3),
+        };
+        let options = WriterOptions { compression, ..WriterOptions::new(duty.generation) };
+        let writer = Writer::open(Arc::new(folder), options)?;
+        if writer.cut() > 0 {
+            info!(bytes = writer.cut(), machine = %duty.name, "what was not acknowledged was cut off");
+        }
+        *self.shared.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer.store());
+        self.writer = Some(writer);
+        self.look();
+        Ok(())
+    }
+
+    fn tend(&mut self) {
+        let retention = self.shared.duty().retention;
+        let now = now_ms();
+        let tender = &mut self.tender;
+        let Some(writer) = &mut self.writer else {
+            // Opened only to see how it is: points are there to be told.
+            let opened = self.with_writer(|_| Ok(()));
+            if let Err(fault) = opened {
+                tracing::debug!(%fault, "the store stays closed");
+            }
+            return;
+        };
+        if let Err(error) = tender.tend(writer, &retention, now) {
+            self.fail(&error);
+        }
+        self.look();
+    }
+
+    fn tell<T>(&self, answer: Answer<T>, result: Result<T, Fault>) {
+        // Who asked may be gone; what was done is done.
+        let _ = answer.send(result);
+    }
+
+    fn trouble(&self, fault: Option<Fault>) {
+        let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = report.trouble.take();
+        report.trouble = fault.map(|fault| {
+            let fault: wire::message::Refused = fault.into();
+            match &before {
+                Some(same) if same.fault.code == fault.code => Trouble { fault, since: same.since },
+                _ => Trouble { fault, since: OffsetDateTime::now_utc() },
+            }
+        });
+        if report.trouble != before {
+            self.shared.changed.send_replace(());
+        }
+    }
+
+    /// Renews what is told of points and room.
+    fn look(&self) {
+        let Some(writer) = &self.writer else { return };
+        let store = writer.store();
+        let points = store.points();
+        let usage = store.usage();
+        let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.count = points.len() as u64;
+        let told = points.len().saturating_sub(POINTS_TOLD);
+        report.points = points.iter().skip(told).map(mark_of).collect();
+        report.used_bytes = usage.data + usage.index;
+        report.free_bytes = free_at(&self.shared.folder);
+        self.shared.changed.send_replace(());
+    }
+}
+
+fn free_at(folder: &Path) -> u64 {
+    let space = Folder::existing(folder).and_then(|folder| folder.space());
+    space.map_or(0, |space| space.free)
+}
+
+pub(super) fn sealed_of(point: &Point) -> Sealed {
+    Sealed {
+        point: point.cycle.0,
+        instant: point.instant,
+        app_consistent: point.consistency == Consistency::App,
+        stored_bytes: point.stored,
+    }
+}
+
+fn mark_of(point: &Point) -> PointMark {
+    let Sealed { point, instant, app_consistent, stored_bytes } = sealed_of(point);
+    PointMark { point, instant: instant_of(instant), app_consistent, stored_bytes }
+}
+
+/// An instant as it is told; one that no calendar has is the beginning of time.
+#[must_use]
+pub fn instant_of(ms: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let nanos = OffsetDateTime::now_utc().unix_timestamp_nanos();
+    i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// How long anybody waits for a store.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A fault of a keeper that does not answer.
+pub(super) fn slow(machine: &str) -> Fault {
+    Fault::new(
+        Code::StoreFailed,
+        format!("keep points of machine {machine}"),
+        format!("the store did not answer for {} s", PATIENCE.as_secs()),
+        "Look at the load and at the disk of this host; it is tried again by itself.",
+    )
+}

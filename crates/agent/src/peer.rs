@@ -1,0 +1,132 @@
+//! The port where other agents bring what they ship, and the way to theirs.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::fault::{Code, Fault};
+use domain::id::HostId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+use tracing::{debug, info, warn};
+use wire::tls::{Credentials, host_of, peer_agent, peer_name, peer_port};
+
+use crate::keep::{Keepers, session};
+
+/// Shippers that are served at once.
+const SESSIONS_MAX: usize = 512;
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(6);
+/// How long the network may take to reach a peer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Who this host is to its peers; renewed while the agent runs.
+#[derive(Debug, Clone)]
+pub struct Passport {
+    /// The host.
+    pub host: HostId,
+    /// The authority whose certificates count.
+    pub authority: String,
+    /// What proves that this is the host.
+    pub credentials: Credentials,
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// [`Code::AddressUnusable`].
+pub async fn listen(address: &str) -> Result<TcpListener, Fault> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Fault::new(
+            Code::AddressUnusable,
+            format!("listen for other agents at {address}"),
+            error.to_string(),
+            "Give another address as `listen` in the agent's configuration, or end what uses it.",
+        )
+    })
+}
+
+/// Serves shippers for ever.
+pub async fn serve(listener: TcpListener, passport: watch::Receiver<Passport>, keepers: Keepers) {
+    let slots = Arc::new(Semaphore::new(SESSIONS_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, mostly: it passes.
+                warn!(%error, "cannot accept a connection of another agent");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (passport, keepers) = (passport.borrow().clone(), keepers.clone());
+        tokio::spawn(async move {
+            if let Err(error) = welcome(stream, passport, &keepers).await {
+                debug!(%error, "a connection to the port for agents came to nothing");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn welcome(stream: TcpStream, passport: Passport, keepers: &Keepers) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let tls = peer_port(&passport.credentials, &passport.authority).map_err(io::Error::other)?;
+    let handshake = timeout(HANDSHAKE, TlsAcceptor::from(Arc::new(tls)).accept(stream));
+    let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let peer = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(host_of);
+    let Some(peer) = peer else {
+        return Err(io::Error::other("its certificate is no agent's"));
+    };
+    info!(%peer, "another agent is connected");
+    session::serve(keepers, passport.host, peer, stream).await;
+    Ok(())
+}
+
+/// Connects to the agent of `peer`.
+///
+/// # Errors
+/// [`Code::PeerUnreachable`], [`Code::PeerNotTrusted`].
+pub async fn dial(
+    address: &str,
+    peer: HostId,
+    peer_host: &str,
+    passport: &Passport,
+) -> Result<TlsStream<TcpStream>, Fault> {
+    let doing = format!("reach the agent of host {peer_host} at {address}");
+    let unreachable = |cause: String| {
+        Fault::new(
+            Code::PeerUnreachable,
+            doing.clone(),
+            cause,
+            "Check that the agent runs there and that its port for agents is open from here; it is tried again by itself.",
+        )
+    };
+    let stream = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await;
+    let stream = stream
+        .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let tls = peer_agent(&passport.credentials, &passport.authority, peer)
+        .map_err(|error| Fault::internal(&doing, &domain::fault::chain(&error)))?;
+    let handshake = timeout(HANDSHAKE, TlsConnector::from(Arc::new(tls)).connect(peer_name(), stream));
+    match handshake.await {
+        Err(_) => Err(unreachable("no TLS handshake in time".into())),
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            let about_trust = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            match about_trust {
+                Some(rustls::Error::InvalidCertificate(_)) => Err(Fault::new(
+                    Code::PeerNotTrusted,
+                    doing,
+                    format!("what answers there is not that host: {error}"),
+                    "Check the address that the host announces (`peer_address` in its configuration), and that no other host uses it.",
+                )),
+                _ => Err(unreachable(error.to_string())),
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["domain"]),
     ("replica", &["domain", "nbd"]),
     ("api", &["domain"]),
-    ("agent", &["domain", "service", "wire"]),
+    ("agent", &["domain", "nbd", "replica", "service", "wire"]),
     ("controller", &["api", "domain", "service", "wire"]),
     ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service"]),
     ("lab", &["api", "guest"]),

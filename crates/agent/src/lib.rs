@@ -12,9 +12,11 @@
 //! | the connection, its retries, the certificate's renewal | [`connection`] |
 //! | what `lifeboat agent status` shows | [`status`] |
 //! | libvirt | [`hypervisor`] |
+//! | a machine's changes | [`capture`] |
 //! | all of it at work | [`run`] |
 
 pub mod backoff;
+pub mod capture;
 pub mod config;
 pub mod connection;
 pub mod enrol;

@@ -193,7 +193,7 @@ fn publish(observations: &watch::Sender<Observation>, seen: Inventory, at: Offse
 }
 
 /// Blocking calls with a time limit and a bound on how many may hang.
-struct Calls {
+pub(crate) struct Calls {
     slots: Arc<Semaphore>,
 }
 
@@ -205,20 +205,34 @@ impl Default for Calls {
 
 /// Why a call into the hypervisor's library gave nothing.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+pub enum CallError {
+    /// It failed.
     #[error(transparent)]
     Libvirt(#[from] LibvirtError),
-    #[error("no answer within {} s", CALL_LIMIT.as_secs())]
-    Hung,
+    /// It may still be going on, and may yet succeed.
+    #[error("no answer within {} s", .0.as_secs())]
+    Hung(Duration),
+    /// It was not made.
     #[error("{HUNG_CALLS_MAX} earlier calls still hang")]
     TooManyHung,
+    /// The way to the hypervisor is gone.
     #[error("the connection was closed: {0}")]
     Closed(&'static str),
 }
 
 impl Calls {
-    async fn run<T: Send + 'static>(
+    /// Makes a call. Dropping the future does not take the call back.
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
+        call: impl FnOnce() -> Result<T, LibvirtError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        self.run_within(CALL_LIMIT, call).await
+    }
+
+    /// As [`run`](Self::run), waiting `limit` for its end.
+    pub(crate) async fn run_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
         call: impl FnOnce() -> Result<T, LibvirtError> + Send + 'static,
     ) -> Result<T, CallError> {
         let slot: OwnedSemaphorePermit =
@@ -232,9 +246,9 @@ impl Calls {
             drop(slot);
             result
         });
-        match timeout(CALL_LIMIT, call).await {
+        match timeout(limit, call).await {
             Ok(joined) => Ok(joined.expect("the call does not panic")?),
-            Err(_) => Err(CallError::Hung),
+            Err(_) => Err(CallError::Hung(limit)),
         }
     }
 }

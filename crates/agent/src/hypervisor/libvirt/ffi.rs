@@ -3,14 +3,13 @@
 //! Why `unsafe` at all: libvirt is a C library, and no Rust library covers the
 //! calls that replication needs (DESIGN §5). What keeps these calls sound:
 //!
-//! * **Handles.** Each of [`Connection`], [`Domain`], [`Network`] and [`Pool`]
-//!   owns exactly one reference that libvirt counted for us: the pointer came
+//! * **Handles.** Each of [`Connection`], [`Domain`], [`Network`], [`Pool`] and
+//!   [`Checkpoint`] owns exactly one reference that libvirt counted for us: the pointer came
 //!   from a function documented to return a new reference, was checked against
 //!   null before the handle was made, and is given back once, in `Drop`.
 //!   A handle is never copied out, so no pointer outlives its reference. Each
-//!   `Domain`, `Network` and `Pool` holds a libvirt reference to its
-//!   connection by itself (libvirt counts it), so the order of dropping does
-//!   not matter.
+//!   of the others holds a libvirt reference to its connection by itself
+//!   (libvirt counts it), so the order of dropping does not matter.
 //! * **Threads.** libvirt documents connections and the objects below them as
 //!   safe to use from several threads at once
 //!   (<https://libvirt.org/threads.html>), so the handles are `Send` and
@@ -41,7 +40,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io::Write as _;
 use std::mem::{transmute, zeroed};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use domain::host::Version;
@@ -79,6 +78,28 @@ impl LibvirtError {
                 number: sys::VIR_ERR_NO_DOMAIN
                     | sys::VIR_ERR_NO_NETWORK
                     | sys::VIR_ERR_NO_STORAGE_POOL,
+                ..
+            }
+        )
+    }
+
+    /// Whether a checkpoint's bitmap is missing or cannot be trusted.
+    #[must_use]
+    pub const fn is_broken_checkpoint(&self) -> bool {
+        matches!(self, Self::Call { number: sys::VIR_ERR_CHECKPOINT_INCONSISTENT, .. })
+    }
+
+    /// Whether it is sure that the guest agent did not do what it was asked to.
+    #[must_use]
+    pub const fn is_refusal_by_the_guest_agent(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                number: sys::VIR_ERR_AGENT_COMMAND_FAILED
+                    | sys::VIR_ERR_OPERATION_INVALID
+                    | sys::VIR_ERR_OPERATION_UNSUPPORTED
+                    | sys::VIR_ERR_ARGUMENT_UNSUPPORTED
+                    | sys::VIR_ERR_CONFIG_UNSUPPORTED,
                 ..
             }
         )
@@ -182,6 +203,8 @@ struct Bell {
     doorbell: Arc<Notify>,
     /// The reason that libvirt gave, or [`OPEN`].
     closed: Arc<AtomicI32>,
+    /// How often the machine was started, where somebody counts.
+    starts: Arc<AtomicU64>,
 }
 
 const OPEN: i32 = -1;
@@ -243,22 +266,31 @@ impl Connection {
         }
     }
 
-    /// Registers for every event that may change what is seen.
-    pub(super) fn ring_on_events(&self, doorbell: &Arc<Notify>) -> Result<(), LibvirtError> {
-        let bell = || {
-            Box::into_raw(Box::new(Bell {
-                doorbell: Arc::clone(doorbell),
-                closed: Arc::clone(&self.closed),
-            }))
-            .cast::<c_void>()
-        };
+    /// Whether the way to the daemon is open, without asking it anything.
+    pub(super) fn is_alive(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { sys::virConnectIsAlive(self.pointer) == 1 }
+    }
+
+    /// A bell as libvirt keeps it, until `free_bell`.
+    fn bell(&self, doorbell: &Arc<Notify>, starts: &Arc<AtomicU64>) -> *mut c_void {
+        Box::into_raw(Box::new(Bell {
+            doorbell: Arc::clone(doorbell),
+            closed: Arc::clone(&self.closed),
+            starts: Arc::clone(starts),
+        }))
+        .cast::<c_void>()
+    }
+
+    /// Registers for the end of the connection.
+    pub(super) fn ring_on_close(&self, doorbell: &Arc<Notify>) -> Result<(), LibvirtError> {
         // SAFETY: the callback has the documented signature; libvirt owns the
         // bell from here on and gives it to `free_bell`.
         let registered = unsafe {
             sys::virConnectRegisterCloseCallback(
                 self.pointer,
                 Some(closed),
-                bell(),
+                self.bell(doorbell, &Arc::default()),
                 Some(free_bell),
             )
         };
@@ -268,7 +300,47 @@ impl Connection {
         {
             return Err(last_error());
         }
+        Ok(())
+    }
 
+    /// Counts the starts of one machine, and rings when it starts, stops or
+    /// ends a job.
+    pub(super) fn watch_domain(
+        &self,
+        domain: &Domain,
+        doorbell: &Arc<Notify>,
+        starts: &Arc<AtomicU64>,
+    ) -> Result<(), LibvirtError> {
+        // SAFETY: see the module's words on events: the arguments are those of
+        // the event that each is registered for below.
+        let lifecycle = unsafe { transmute::<Four, Two>(ring_lifecycle) };
+        // SAFETY: as above.
+        let job = unsafe { transmute::<Parameters, Two>(ring_parameters) };
+        let mut callbacks = self.callbacks.lock().expect("nobody panics while holding it");
+        for (event, callback) in [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
+            (sys::VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, job),
+        ] {
+            // SAFETY: both handles are live; libvirt owns the bell from here on.
+            let id = checked(unsafe {
+                sys::virConnectDomainEventRegisterAny(
+                    self.pointer,
+                    domain.pointer,
+                    event as c_int,
+                    Some(callback),
+                    self.bell(doorbell, starts),
+                    Some(free_bell),
+                )
+            })?;
+            callbacks.domain.push(id);
+        }
+        Ok(())
+    }
+
+    /// Registers for every event that may change what is seen.
+    pub(super) fn ring_on_events(&self, doorbell: &Arc<Notify>) -> Result<(), LibvirtError> {
+        self.ring_on_close(doorbell)?;
+        let bell = || self.bell(doorbell, &Arc::default());
         let mut callbacks = self.callbacks.lock().expect("nobody panics while holding it");
         let four: Four = ring_four;
         let three: Three = ring_three;
@@ -374,6 +446,13 @@ impl Connection {
         })
     }
 
+    pub(super) fn domain(&self, uuid: &str) -> Result<Domain, LibvirtError> {
+        let uuid = c_string(uuid)?;
+        // SAFETY: the connection is open; the string outlives the call.
+        let pointer = unsafe { sys::virDomainLookupByUUIDString(self.pointer, uuid.as_ptr()) };
+        if pointer.is_null() { Err(last_error()) } else { Ok(Domain { pointer }) }
+    }
+
     pub(super) fn domains(&self) -> Result<Vec<Domain>, LibvirtError> {
         // SAFETY: the connection is open.
         take_list(
@@ -425,6 +504,7 @@ type Two = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_vo
 type Three = unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_char, *mut c_void);
 type NetworkCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virNetworkPtr, *mut c_void);
 type PoolCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virStoragePoolPtr, *mut c_void);
+type Parameters = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, c_int, *mut c_void);
 type Four = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, c_int, *mut c_void);
 
 /// # Safety
@@ -454,6 +534,32 @@ unsafe extern "C" fn ring_four(
     _: *mut c_void,
     _: *mut c_void,
     _: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered with a bell.
+    unsafe { ring(opaque) }
+}
+
+unsafe extern "C" fn ring_lifecycle(
+    _: *mut c_void,
+    _: *mut c_void,
+    event: c_int,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: registered with a bell, which is live until `free_bell`.
+    let bell = unsafe { &*opaque.cast::<Bell>() };
+    if u32::try_from(event) == Ok(sys::VIR_DOMAIN_EVENT_STARTED) {
+        bell.starts.fetch_add(1, Ordering::AcqRel);
+    }
+    bell.doorbell.notify_one();
+}
+
+unsafe extern "C" fn ring_parameters(
+    _: *mut c_void,
+    _: *mut c_void,
+    _: *mut c_void,
     _: c_int,
     opaque: *mut c_void,
 ) {
@@ -627,6 +733,203 @@ impl Domain {
             sys::virDomainGetBlockInfo(self.pointer, target.as_ptr(), &raw mut size, 0)
         })?;
         Ok(BlockSize { capacity: size.capacity, allocation: size.allocation })
+    }
+}
+
+/// What capture asks of a machine.
+impl Domain {
+    pub(super) fn is_active(&self) -> Result<bool, LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainIsActive(self.pointer) }).map(|answer| answer == 1)
+    }
+
+    /// Whether it is off because its guest shut down, as far as libvirt knows.
+    pub(super) fn shut_down_in_order(&self) -> Result<bool, LibvirtError> {
+        let (mut state, mut reason): (c_int, c_int) = (0, 0);
+        // SAFETY: the handle is live; both numbers are written.
+        checked(unsafe {
+            sys::virDomainGetState(self.pointer, &raw mut state, &raw mut reason, 0)
+        })?;
+        Ok(u32::try_from(state) == Ok(sys::VIR_DOMAIN_SHUTOFF)
+            && u32::try_from(reason) == Ok(sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN))
+    }
+
+    /// The description that its next start would use.
+    pub(super) fn inactive_xml(&self) -> Result<String, LibvirtError> {
+        // SAFETY: the handle is live; the string is ours.
+        take_string(unsafe { sys::virDomainGetXMLDesc(self.pointer, sys::VIR_DOMAIN_XML_INACTIVE) })
+    }
+
+    pub(super) fn begin_backup(
+        &self,
+        backup: &str,
+        checkpoint: Option<&str>,
+    ) -> Result<(), LibvirtError> {
+        let backup = c_string(backup)?;
+        let checkpoint = checkpoint.map(c_string).transpose()?;
+        let checkpoint = checkpoint.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        // SAFETY: the handle is live; the strings outlive the call, and no
+        // checkpoint may be null.
+        checked(unsafe { sys::virDomainBackupBegin(self.pointer, backup.as_ptr(), checkpoint, 0) })
+            .map(drop)
+    }
+
+    /// The backup job that runs; none when none does.
+    pub(super) fn backup_xml(&self) -> Result<Option<String>, LibvirtError> {
+        // SAFETY: the handle is live; the string is ours.
+        match take_string(unsafe { sys::virDomainBackupGetXMLDesc(self.pointer, 0) }) {
+            Ok(xml) => Ok(Some(xml)),
+            Err(LibvirtError::Call { number: sys::VIR_ERR_NO_DOMAIN_BACKUP, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the job that runs is doing; none when none runs.
+    pub(super) fn job(&self) -> Result<Option<&'static str>, LibvirtError> {
+        let mut kind: c_int = 0;
+        let mut parameters: sys::virTypedParameterPtr = ptr::null_mut();
+        let mut count: c_int = 0;
+        // SAFETY: the handle is live; all three are written, and the array is
+        // ours on success.
+        checked(unsafe {
+            sys::virDomainGetJobStats(
+                self.pointer,
+                &raw mut kind,
+                &raw mut parameters,
+                &raw mut count,
+                0,
+            )
+        })?;
+        let mut operation: c_int = 0;
+        // SAFETY: the array has `count` entries and is freed once; the name is
+        // static, and the number is written when there is one.
+        unsafe {
+            sys::virTypedParamsGetInt(parameters, count, c"operation".as_ptr(), &raw mut operation);
+            sys::virTypedParamsFree(parameters, count);
+        }
+        if u32::try_from(kind) == Ok(sys::VIR_DOMAIN_JOB_NONE) {
+            return Ok(None);
+        }
+        Ok(Some(match u32::try_from(operation).unwrap_or_default() {
+            sys::VIR_DOMAIN_JOB_OPERATION_START => "a start",
+            sys::VIR_DOMAIN_JOB_OPERATION_SAVE => "a save",
+            sys::VIR_DOMAIN_JOB_OPERATION_RESTORE => "a restore",
+            sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+            | sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT => "a migration",
+            sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT
+            | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT
+            | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_DELETE => "work on a snapshot",
+            sys::VIR_DOMAIN_JOB_OPERATION_DUMP => "a memory dump",
+            sys::VIR_DOMAIN_JOB_OPERATION_BACKUP => "a backup",
+            _ => "another job",
+        }))
+    }
+
+    /// Ends whatever job runs. It may go on for a moment after the return.
+    pub(super) fn abort_job(&self) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainAbortJob(self.pointer) }).map(drop)
+    }
+
+    /// What the block job of a disk is doing; none when it has none.
+    pub(super) fn block_job(&self, target: &str) -> Result<Option<&'static str>, LibvirtError> {
+        let target = c_string(target)?;
+        // SAFETY: plain integers.
+        let mut job: sys::virDomainBlockJobInfo = unsafe { zeroed() };
+        // SAFETY: the handle is live, the string outlives the call, the struct
+        // is filled.
+        let found = checked(unsafe {
+            sys::virDomainGetBlockJobInfo(self.pointer, target.as_ptr(), &raw mut job, 0)
+        })?;
+        if found == 0 {
+            return Ok(None);
+        }
+        Ok(Some(match u32::try_from(job.type_).unwrap_or_default() {
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_PULL => "a block pull",
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COPY => "a block copy",
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT
+            | sys::VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT => "a block commit",
+            sys::VIR_DOMAIN_BLOCK_JOB_TYPE_BACKUP => "a block backup",
+            _ => "a block job",
+        }))
+    }
+
+    /// Names of its snapshots.
+    pub(super) fn snapshots(&self) -> Result<Vec<String>, LibvirtError> {
+        // SAFETY: the handle is live; each reference is copied from and given
+        // back once.
+        take_list(
+            |list| unsafe { sys::virDomainListAllSnapshots(self.pointer, list, 0) },
+            |snapshot| unsafe {
+                let name = borrow_string(sys::virDomainSnapshotGetName(snapshot));
+                sys::virDomainSnapshotFree(snapshot);
+                name
+            },
+        )
+    }
+
+    /// All its checkpoints, parents before children.
+    pub(super) fn checkpoints(&self) -> Result<Vec<Checkpoint>, LibvirtError> {
+        let flags = sys::VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL;
+        // SAFETY: the handle is live.
+        take_list(
+            |list| unsafe { sys::virDomainListAllCheckpoints(self.pointer, list, flags) },
+            |pointer| Checkpoint { pointer },
+        )
+    }
+
+    /// Freezes all file systems through the guest agent; returns how many.
+    pub(super) fn freeze(&self) -> Result<u32, LibvirtError> {
+        // SAFETY: the handle is live; no list means all.
+        let frozen =
+            checked(unsafe { sys::virDomainFSFreeze(self.pointer, ptr::null_mut(), 0, 0) })?;
+        Ok(u32::try_from(frozen).unwrap_or_default())
+    }
+
+    /// Thaws all file systems through the guest agent; returns how many.
+    pub(super) fn thaw(&self) -> Result<u32, LibvirtError> {
+        // SAFETY: the handle is live; no list means all.
+        let thawed = checked(unsafe { sys::virDomainFSThaw(self.pointer, ptr::null_mut(), 0, 0) })?;
+        Ok(u32::try_from(thawed).unwrap_or_default())
+    }
+}
+
+/// A checkpoint of a machine.
+pub(super) struct Checkpoint {
+    pointer: sys::virDomainCheckpointPtr,
+}
+
+impl Checkpoint {
+    pub(super) fn name(&self) -> String {
+        // SAFETY: the handle is live; the name belongs to it.
+        borrow_string(unsafe { sys::virDomainCheckpointGetName(self.pointer) })
+    }
+
+    /// Its description, without that of the machine.
+    pub(super) fn xml(&self) -> Result<String, LibvirtError> {
+        let flags = sys::VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN;
+        // SAFETY: the handle is live; the string is ours.
+        take_string(unsafe { sys::virDomainCheckpointGetXMLDesc(self.pointer, flags) })
+    }
+
+    /// Removes it with its bitmaps.
+    pub(super) fn delete(&self) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live, and stays so.
+        checked(unsafe { sys::virDomainCheckpointDelete(self.pointer, 0) }).map(drop)
+    }
+
+    /// Makes libvirt forget it, whatever there is of its bitmaps.
+    pub(super) fn delete_metadata(&self) -> Result<(), LibvirtError> {
+        let flags = sys::VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY;
+        // SAFETY: the handle is live, and stays so.
+        checked(unsafe { sys::virDomainCheckpointDelete(self.pointer, flags) }).map(drop)
+    }
+}
+
+impl Drop for Checkpoint {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours and given back once.
+        unsafe { sys::virDomainCheckpointFree(self.pointer) };
     }
 }
 

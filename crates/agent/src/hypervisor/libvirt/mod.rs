@@ -13,9 +13,11 @@ use tokio::sync::Notify;
 
 mod ffi;
 mod local;
+mod subject;
 pub mod xml;
 
 pub use ffi::LibvirtError;
+pub use subject::Subject;
 
 /// A connection to a hypervisor. Its calls block.
 pub struct Connection {

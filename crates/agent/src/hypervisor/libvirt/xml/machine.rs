@@ -48,6 +48,18 @@ pub fn parse(xml: &str, aspects: Aspects) -> Result<Machine, XmlError> {
     })
 }
 
+/// Whom QEMU runs this machine as, `USER:GROUP`: names, or numbers behind a
+/// `+`. Only told of a machine that runs, where libvirt changes owners.
+///
+/// # Errors
+/// When it is not XML.
+pub fn qemu_user(xml: &str) -> Result<Option<String>, XmlError> {
+    let document = Document::parse(xml)?;
+    let mut labels = children(document.root_element(), "seclabel");
+    let dac = labels.find(|label| label.attribute("model") == Some("dac"));
+    Ok(dac.and_then(|dac| text(dac, "label")))
+}
+
 fn firmware(os: Node<'_, '_>) -> Firmware {
     if child(os, "kernel").is_some() {
         return Firmware::DirectKernel;
@@ -301,6 +313,15 @@ mod tests {
         assert_eq!(agent(&channel("")), GuestAgent::NotAnswering);
         assert_eq!(agent(&channel(" state='disconnected'")), GuestAgent::NotAnswering);
         assert_eq!(agent(&channel(" state='connected'")), GuestAgent::Connected);
+    }
+
+    #[test]
+    fn whom_qemu_runs_as_stands_in_its_label() {
+        let xml = "<domain><seclabel type='dynamic' model='apparmor'><label>x</label></seclabel>
+            <seclabel type='dynamic' model='dac' relabel='yes'>
+              <label>+64055:+993</label><imagelabel>+64055:+993</imagelabel></seclabel></domain>";
+        assert_eq!(qemu_user(xml), Ok(Some("+64055:+993".to_owned())));
+        assert_eq!(qemu_user("<domain/>"), Ok(None));
     }
 
     #[test]

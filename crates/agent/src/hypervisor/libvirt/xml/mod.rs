@@ -1,12 +1,15 @@
-//! libvirt's XML, read into the domain's types. Pure functions, tested on
-//! samples that libvirt wrote.
+//! libvirt's XML, read into the domain's types, and the little that we write.
+//! Pure functions, tested on samples that libvirt wrote.
 
+use std::fmt;
 use std::str::FromStr;
 
 use domain::units::ByteCount;
 use roxmltree::Node;
 
+pub mod backup;
 pub mod capabilities;
+pub mod checkpoint;
 pub mod machine;
 pub mod network;
 pub mod pool;
@@ -61,6 +64,22 @@ fn required<T: FromStr>(
     text(node, element)
         .and_then(|text| text.parse().ok())
         .ok_or(XmlError::Missing { object, element })
+}
+
+/// Text as it stands between tags or quotes of XML.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '\'' => f.write_str("&apos;"),
+            '"' => f.write_str("&quot;"),
+            other => write!(f, "{other}"),
+        })
+    }
 }
 
 /// A size with libvirt's unit, which is KiB where none is given.

@@ -30,6 +30,39 @@ pub struct Config {
     /// the one that the host was enrolled at.
     #[serde(default)]
     pub controller: Option<String>,
+    /// Where other agents bring what they ship, `ADDRESS:PORT`.
+    #[serde(default = "default_listen")]
+    pub listen: String,
+    /// Where other agents reach that port, `HOST:PORT`; when it is not given,
+    /// the port of `listen` at the address that the controller sees.
+    #[serde(default)]
+    pub peer_address: Option<String>,
+    /// Where recovery points are kept.
+    #[serde(default = "default_store_folder")]
+    pub store_folder: PathBuf,
+    /// Where QEMU keeps what guests overwrite while their disks are held still;
+    /// best on a file system of its own.
+    #[serde(default = "default_capture_folder")]
+    pub capture_folder: PathBuf,
+    /// How much that may be for one machine, in MiB.
+    #[serde(default = "default_scratch_limit_mib")]
+    pub scratch_limit_mib: u64,
+}
+
+fn default_listen() -> String {
+    "0.0.0.0:7444".into()
+}
+
+fn default_store_folder() -> PathBuf {
+    "/var/lib/lifeboat/store".into()
+}
+
+fn default_capture_folder() -> PathBuf {
+    "/var/lib/lifeboat/capture".into()
+}
+
+fn default_scratch_limit_mib() -> u64 {
+    8192
 }
 
 fn default_hypervisor() -> String {
@@ -56,6 +89,26 @@ pub struct Flags {
     #[arg(long, value_name = "HOST:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
+    /// Where other agents bring what they ship [default: 0.0.0.0:7444]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// Where other agents reach that port [default: as the controller sees this host]
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_address: Option<String>,
+    /// Folder for recovery points [default: /var/lib/lifeboat/store]
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_folder: Option<PathBuf>,
+    /// Folder for what guests overwrite during a capture [default: /var/lib/lifeboat/capture]
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture_folder: Option<PathBuf>,
+    /// How much that may be for one machine, in MiB [default: 8192]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scratch_limit_mib: Option<u64>,
 }
 
 impl Config {
@@ -88,7 +141,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .collect();
-        assert_eq!(all_keys.len(), 3, "each key is in the sample");
+        assert_eq!(all_keys.len(), 8, "each key is in the sample");
         load(&all_keys.join("\n"), &Flags::default()).unwrap();
     }
 }

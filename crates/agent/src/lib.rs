@@ -12,15 +12,23 @@
 //! | the connection, its retries, the certificate's renewal | [`connection`] |
 //! | what `lifeboat agent status` shows | [`status`] |
 //! | libvirt | [`hypervisor`] |
+//! | what it is to do in replication | [`duties`] |
 //! | a machine's changes | [`capture`] |
+//! | sending them to another host | [`ship`] |
+//! | keeping another host's points | [`keep`] |
+//! | the port for other agents | [`peer`] |
 //! | all of it at work | [`run`] |
 
 pub mod backoff;
 pub mod capture;
 pub mod config;
 pub mod connection;
+pub mod duties;
 pub mod enrol;
 pub mod hypervisor;
 pub mod identity;
+pub mod keep;
+pub mod peer;
 pub mod run;
+pub mod ship;
 pub mod status;

@@ -13,10 +13,13 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tracing::{debug, info, warn};
 use wire::tls::{Credentials, host_of, peer_agent, peer_name, peer_port};
 
+use crate::identity::Identity;
 use crate::keep::{Keepers, session};
 
 /// Shippers that are served at once.
 const SESSIONS_MAX: usize = 512;
+/// The pause between attempts to open the port.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(6);
 /// How long the network may take to reach a peer.
@@ -33,23 +36,44 @@ pub struct Passport {
     pub credentials: Credentials,
 }
 
-/// Opens the port.
-///
-/// # Errors
-/// [`Code::AddressUnusable`].
-pub async fn listen(address: &str) -> Result<TcpListener, Fault> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Fault::new(
-            Code::AddressUnusable,
-            format!("listen for other agents at {address}"),
-            error.to_string(),
-            "Give another address as `listen` in the agent's configuration, or end what uses it.",
-        )
-    })
+impl Passport {
+    /// Out of who this host is.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        Self {
+            host: identity.host,
+            authority: identity.authority.clone(),
+            credentials: identity.credentials.clone(),
+        }
+    }
+}
+
+/// Opens the port, as soon as that can be done: without it, the agent still
+/// ships.
+async fn listen(address: &str) -> TcpListener {
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if told => debug!(%error, address, "still not listening for other agents"),
+            Err(error) => {
+                told = true;
+                let fault = Fault::new(
+                    Code::AddressUnusable,
+                    format!("listen for other agents at {address}"),
+                    error.to_string(),
+                    "Give another address as `listen` in the agent's configuration, or end what uses it; until then this host keeps no points.",
+                );
+                warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+            }
+        }
+        sleep(LISTEN_PAUSE).await;
+    }
 }
 
 /// Serves shippers for ever.
-pub async fn serve(listener: TcpListener, passport: watch::Receiver<Passport>, keepers: Keepers) {
+pub async fn serve(address: &str, passport: watch::Receiver<Passport>, keepers: Keepers) {
+    let listener = listen(address).await;
     let slots = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -112,12 +136,14 @@ pub async fn dial(
     stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
     let tls = peer_agent(&passport.credentials, &passport.authority, peer)
         .map_err(|error| Fault::internal(&doing, &domain::fault::chain(&error)))?;
-    let handshake = timeout(HANDSHAKE, TlsConnector::from(Arc::new(tls)).connect(peer_name(), stream));
+    let handshake =
+        timeout(HANDSHAKE, TlsConnector::from(Arc::new(tls)).connect(peer_name(), stream));
     match handshake.await {
         Err(_) => Err(unreachable("no TLS handshake in time".into())),
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
-            let about_trust = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let about_trust =
+                error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             match about_trust {
                 Some(rustls::Error::InvalidCertificate(_)) => Err(Fault::new(
                     Code::PeerNotTrusted,

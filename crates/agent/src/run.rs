@@ -1,14 +1,23 @@
 //! The agent at work.
 
+use std::sync::Arc;
+
 use domain::fault::{Code, Fault};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{info, warn};
+use wire::replication::Replication;
 
+use crate::capture::CaptureSettings;
 use crate::config::Config;
 use crate::connection::Keeper;
+use crate::duties;
 use crate::hypervisor::{self, Observation};
-use crate::identity::StateFolder;
+use crate::identity::{Identity, StateFolder};
+use crate::keep::Keepers;
+use crate::peer::{self, Passport};
+use crate::ship::Surroundings;
+use crate::ship::folder::Courses;
 use crate::status::{self, ConnectionStatus};
 
 /// Runs the agent until it is told to stop (SIGTERM or SIGINT).
@@ -58,11 +67,68 @@ async fn work(config: Config) -> Result<(), Fault> {
         Err(fault) => return Err(fault),
     }
     let (observe, observations) = watch::channel(Observation::Nothing);
-    let controller = config.controller.unwrap_or_else(|| identity.controller.clone());
+    let controller = config.controller.clone().unwrap_or_else(|| identity.controller.clone());
+    let keepers = Keepers::new(&config.store_folder);
+    let (tell_passport, passport) = watch::channel(Passport::of(&identity));
+    let (tell_duties, learned) = watch::channel(None);
+    let (tell_reports, reports) = watch::channel(Replication::default());
+    let around = surroundings(&config, &identity, passport.clone(), observations.clone())?;
+    let folder = Arc::new(folder);
+    let performed = duties::perform(
+        Arc::clone(&folder),
+        config.state_folder.clone(),
+        around,
+        keepers.clone(),
+        learned,
+        tell_reports,
+    );
     info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
-    let keeper = Keeper { identity, folder, controller, observations };
+    let port = config.listen.rsplit(':').next().unwrap_or_default().to_owned();
+    let keeper = Keeper {
+        identity,
+        folder,
+        controller,
+        observations,
+        peer_address: config.peer_address.unwrap_or_else(|| format!(":{port}")),
+        duties: tell_duties,
+        reports,
+        passport: tell_passport,
+        tells_replication: false,
+    };
     tokio::select! {
         () = hypervisor::watch(config.hypervisor, observe) => Ok(()),
         () = keeper.run() => Ok(()),
+        () = peer::serve(&config.listen, passport, keepers) => Ok(()),
+        () = performed => Ok(()),
     }
+}
+
+/// What all machines that are shipped have in common.
+fn surroundings(
+    config: &Config,
+    identity: &Identity,
+    passport: watch::Receiver<Passport>,
+    observations: watch::Receiver<Observation>,
+) -> Result<Surroundings, Fault> {
+    let courses = config.state_folder.join("courses");
+    let courses = Courses::in_folder(&courses).map_err(|error| {
+        Fault::new(
+            Code::DataFolderUnusable,
+            format!("make {}", courses.display()),
+            error.to_string(),
+            "Make room in the folder and make it writable for the agent's user.",
+        )
+    })?;
+    Ok(Surroundings {
+        hypervisor: config.hypervisor.clone(),
+        capture: CaptureSettings {
+            scratch_limit: config.scratch_limit_mib << 20,
+            ..CaptureSettings::in_folder(&config.capture_folder)
+        },
+        courses,
+        passport,
+        host: identity.name.clone(),
+        observations,
+        changed: watch::Sender::new(()),
+    })
 }

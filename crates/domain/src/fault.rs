@@ -190,6 +190,20 @@ codes! {
     Interrupted = "LB5016",
     /// Certificates or a key for serving cannot be used.
     ServingTlsUnusable = "LB5017",
+    /// The agent of another host does not answer.
+    PeerUnreachable = "LB6050",
+    /// What answers at another host's address is not that host.
+    PeerNotTrusted = "LB6051",
+    /// The agent that keeps a machine's points does not take them from us.
+    PeerRefused = "LB6052",
+    /// A machine's disks cannot be captured.
+    CaptureFailed = "LB6053",
+    /// A job or snapshot of somebody else is in the way of a capture.
+    CaptureBlocked = "LB6054",
+    /// The room for what a guest overwrites during a capture is used up.
+    ScratchFull = "LB6055",
+    /// The hypervisor has no such machine any more.
+    MachineGone = "LB6056",
     /// A defect of Lifeboat.
     Internal = "LB9001",
 }

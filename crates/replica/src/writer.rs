@@ -261,7 +261,8 @@ impl Writer {
         Ok(cycle)
     }
 
-    /// Goes on with the attempt that was open when the store was last used;
+    /// Goes on with the attempt that is open, once all of it is durable, or that
+    /// was open when the store was last used;
     /// its first so many changes are there. `None` if there is none. Compare
     /// the cycle with what was begun last: of an attempt that had nothing
     /// durable yet, nothing is known, and the one before it is told.
@@ -271,6 +272,10 @@ impl Writer {
     pub fn resume(&mut self, disks: &[u64]) -> StoreResult<Option<Received>> {
         self.recover()?;
         check_disks(disks)?;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.disks = disks.to_vec();
+            return self.sync().map(Some);
+        }
         let Some(open) = self.resumable.take() else { return Ok(None) };
         let OpenAttempt { cycle, changes, stored } = open;
         let disks_now = disks.to_vec();

@@ -119,8 +119,19 @@ impl DiskReader {
             Some(ChangeMap { client, context }) => {
                 Dirty::Mapped(Box::new(client.walk(context, range.start, length)))
             }
-            None if length == 0 => Dirty::Nothing,
-            None => Dirty::All(range.start, length),
+            None => return self.all(range),
+        };
+        Changes { reader: self.clone(), dirty, within: None }
+    }
+
+    /// Goes through everything that stands in a range of bytes, changed or not,
+    /// in order.
+    #[must_use]
+    pub fn all(&self, range: Range<u64>) -> Changes {
+        let end = range.end.min(self.size());
+        let dirty = match end.saturating_sub(range.start) {
+            0 => Dirty::Nothing,
+            length => Dirty::All(range.start, length),
         };
         Changes { reader: self.clone(), dirty, within: None }
     }

@@ -7,6 +7,7 @@
 //!      └────── refused (retried every REFUSED_PAUSE: an operator must act)
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::fault::Fault;
@@ -16,13 +17,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wire::message::{
-    AgentMessage, ControllerMessage, HEARTBEAT_INTERVAL, Hello, HypervisorLost, ProtocolRange,
-    SILENCE_MAX,
+    AgentMessage, ControllerMessage, HEARTBEAT_INTERVAL, Hello, HypervisorLost,
+    PROTOCOL_REPLICATION, ProtocolRange, SILENCE_MAX,
 };
+use wire::replication::{Duties, Replication};
 
 use crate::backoff::Backoff;
 use crate::hypervisor::Observation;
 use crate::identity::{Identity, StateFolder};
+use crate::peer::Passport;
 use crate::status::{self, ConnectionStatus};
 use dial::{Channel, DialError};
 use renewal::Renewal;
@@ -39,11 +42,21 @@ pub struct Keeper {
     /// Who this host is; renewed in place.
     pub identity: Identity,
     /// Where it is kept.
-    pub folder: StateFolder,
+    pub folder: Arc<StateFolder>,
     /// The controller's address.
     pub controller: String,
     /// What the agent sees.
     pub observations: watch::Receiver<Observation>,
+    /// Where other agents reach this one.
+    pub peer_address: String,
+    /// What the controller says that this host is to do.
+    pub duties: watch::Sender<Option<Duties>>,
+    /// How replication is.
+    pub reports: watch::Receiver<Replication>,
+    /// Who this host is to other agents.
+    pub passport: watch::Sender<Passport>,
+    /// Whether the controller understands reports of replication.
+    pub tells_replication: bool,
 }
 
 impl Keeper {
@@ -86,11 +99,12 @@ impl Keeper {
             protocol: ProtocolRange::OURS,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance,
-            peer_address: None,
+            peer_address: Some(self.peer_address.clone()),
         });
         dial::send(&mut channel, &hello).await?;
         match dial::receive(&mut channel).await? {
             ControllerMessage::Welcome(welcome) => {
+                self.tells_replication = welcome.protocol >= PROTOCOL_REPLICATION;
                 info!(controller = %self.controller, host = %welcome.name, site = %welcome.site, "connected");
                 self.identity.name = welcome.name;
                 self.identity.site = welcome.site;
@@ -112,6 +126,7 @@ impl Keeper {
         let mut renewal = Renewal::default();
         // The controller knows nothing of what was seen while it was away.
         self.observations.mark_changed();
+        self.reports.mark_changed();
         loop {
             let message = tokio::select! {
                 received = channel.next() => {
@@ -119,10 +134,15 @@ impl Keeper {
                     match received.ok_or(DialError::Closed)?? {
                         ControllerMessage::Heartbeat => None,
                         ControllerMessage::Renewed { certificate } => {
-                            renewal.finish(certificate, &mut self.identity, &self.folder);
+                            if renewal.finish(certificate, &mut self.identity, &self.folder) {
+                                self.passport.send_replace(Passport::of(&self.identity));
+                            }
                             None
                         }
-                        ControllerMessage::Duties(_) => None,
+                        ControllerMessage::Duties(duties) => {
+                            self.duties.send_replace(Some(*duties));
+                            None
+                        }
                         ControllerMessage::Refused(refused) => return Err(DialError::Refused(refused)),
                         other => return Err(DialError::Unexpected(other.kind())),
                     }
@@ -130,6 +150,11 @@ impl Keeper {
                 changed = self.observations.changed() => {
                     changed.expect("the watch task never ends");
                     report(&self.observations.borrow_and_update())
+                }
+                changed = self.reports.changed(), if self.tells_replication => {
+                    changed.expect("the duties are performed for ever");
+                    let report = self.reports.borrow_and_update().clone();
+                    Some(AgentMessage::Replication(Box::new(report)))
                 }
                 _ = heartbeat.tick() => Some(
                     renewal

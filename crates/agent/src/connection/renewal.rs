@@ -46,14 +46,14 @@ impl Renewal {
     }
 
     /// Takes the new certificate. When it cannot be kept, the present one
-    /// stands, and the next connection tries again.
+    /// stands, and the next connection tries again. Whether it was taken.
     pub(super) fn finish(
         &mut self,
         certificate: String,
         identity: &mut Identity,
         folder: &StateFolder,
-    ) {
-        let Self::Asked { key } = std::mem::replace(self, Self::Done) else { return };
+    ) -> bool {
+        let Self::Asked { key } = std::mem::replace(self, Self::Done) else { return false };
         let mut renewed = identity.clone();
         renewed.credentials.certificate = certificate;
         renewed.credentials.key = key;
@@ -62,8 +62,12 @@ impl Renewal {
                 *identity = renewed;
                 *self = Self::Idle;
                 info!("the certificate was renewed");
+                true
             }
-            Err(fault) => warn!(%fault, "cannot keep the new certificate"),
+            Err(fault) => {
+                warn!(%fault, "cannot keep the new certificate");
+                false
+            }
         }
     }
 }

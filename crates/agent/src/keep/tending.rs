@@ -16,15 +16,9 @@ const SEGMENTS: usize = 8;
 
 /// What is remembered from one look to the next, to notice a clock that
 /// jumped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tender {
     looked: Option<(i64, Instant)>,
-}
-
-impl Default for Tender {
-    fn default() -> Self {
-        Self { looked: None }
-    }
 }
 
 /// How often old points are looked for.
@@ -36,10 +30,18 @@ impl Tender {
     ///
     /// # Errors
     /// What the store says; it is tried again at the next look.
-    pub fn tend(&mut self, writer: &mut Writer, retention: &Retention, now: i64) -> StoreResult<()> {
+    pub fn tend(
+        &mut self,
+        writer: &mut Writer,
+        retention: &Retention,
+        now: i64,
+    ) -> StoreResult<()> {
         let elapsed = self.looked.map(|(_, at)| at.elapsed().as_millis() as i64);
-        let clock =
-            Clock { wall: now, before: self.looked.map(|(wall, _)| wall), elapsed: elapsed.unwrap_or(0) };
+        let clock = Clock {
+            wall: now,
+            before: self.looked.map(|(wall, _)| wall),
+            elapsed: elapsed.unwrap_or(0),
+        };
         self.looked = Some((now, Instant::now()));
         let points = writer.store().points();
         // Views pin their points in the store itself.

@@ -88,7 +88,12 @@ impl Keeper {
             changed,
         });
         let (orders, queue) = mpsc::channel(ORDERS);
-        let worker = Worker { shared: Arc::clone(&shared), writer: None, failed: None, tender: Tender::default() };
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            writer: None,
+            failed: None,
+            tender: Tender::default(),
+        };
         std::thread::spawn(move || worker.run(queue));
         let weak = orders.downgrade();
         tokio::spawn(async move {
@@ -132,10 +137,7 @@ impl Keeper {
     }
 
     /// Gives an order that is answered.
-    pub(super) async fn ask<T>(
-        &self,
-        order: impl FnOnce(Answer<T>) -> Order,
-    ) -> Result<T, Fault> {
+    pub(super) async fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Fault> {
         let (answer, answered) = oneshot::channel();
         self.give(order(answer)).await?;
         answered.await.map_err(|_| self.gone())?
@@ -173,7 +175,9 @@ impl Worker {
             Order::Open(answer) => {
                 let opened = self.with_writer(|writer| {
                     let received = writer.store().positions().received;
-                    Ok(received.cycle.map(|cycle| Open { cycle: cycle.0, changes: received.changes }))
+                    Ok(received
+                        .cycle
+                        .map(|cycle| Open { cycle: cycle.0, changes: received.changes }))
                 });
                 self.tell(answer, opened);
             }
@@ -287,10 +291,8 @@ impl Worker {
 
     fn open(&mut self) -> StoreResult<()> {
         let duty = self.shared.duty();
-        let folder = Folder::create(&self.shared.folder).map_err(|source| StoreError::Io {
-            doing: "make the folder".into(),
-            source,
-        })?;
+        let folder = Folder::create(&self.shared.folder)
+            .map_err(|source| StoreError::Io { doing: "make the folder".into(), source })?;
         let compression = match duty.compression {
             wire::replication::Compression::None => Compression::None,
             wire::replication::Compression::Fast => Compression::Zstd(-3),

@@ -1,0 +1,387 @@
+//! How far the shipping of a machine is: what the keeper holds, and from where
+//! to go on. Plain decisions; [`super::folder`] keeps it on disk.
+//!
+//! ```text
+//!            ┌────────────── rounds ──────────────┐
+//!   first ───┤ part of the disks is copied        ├──sealed──▶ steady ─┐
+//!   resync ──┘ (an attempt stays open)            ┘            ▲  │    │ changes
+//!      ▲                                                       └──┴────┘
+//!      └── the record of changes is lost, or the keeper has another point
+//! ```
+//! A disk's first `copied` bytes are at the keeper as they were at the base;
+//! so a round sends what changed in there since, and goes on copying behind.
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{Base, CheckpointName, WholeReason};
+
+/// Version of the form on disk.
+pub const FORMAT: u16 = 1;
+
+/// How far shipping is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Course {
+    /// Version of this form.
+    pub format: u16,
+    /// The newest point of ours that is known to be durable.
+    pub sealed: Option<u32>,
+    /// The attempt that was begun last: it may have become a point without our
+    /// hearing of it.
+    pub begun: Option<u32>,
+    /// Whether that attempt is open on purpose, with parts of disks in it.
+    pub open: bool,
+    /// Its changes that were durable when the last part ended.
+    pub changes: u64,
+    /// Whether it holds more than what is copied, of a round that failed.
+    pub soiled: bool,
+    /// The checkpoint of the last cut whose data is durable.
+    pub base: Option<String>,
+    /// The disks, in order.
+    pub disks: Vec<DiskCourse>,
+    /// Why everything is compared; none if it is the first copy or steady.
+    pub resynchronising: Option<String>,
+    /// The wish for a resynchronisation that was taken up last.
+    pub resynchronised: Option<uuid::Uuid>,
+    /// Whether the newest point is of a machine that was off.
+    pub off: bool,
+}
+
+/// How far a disk is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskCourse {
+    /// The hypervisor's name for it.
+    pub target: String,
+    /// In bytes.
+    pub size: u64,
+    /// Bytes from its beginning that the keeper has.
+    pub copied: u64,
+    /// Whether what is copied is compared with the newest point first.
+    pub compare: bool,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self {
+            format: FORMAT,
+            sealed: None,
+            begun: None,
+            open: false,
+            changes: 0,
+            soiled: false,
+            base: None,
+            disks: Vec::new(),
+            resynchronising: None,
+            resynchronised: None,
+            off: false,
+        }
+    }
+}
+
+/// What the keeper says that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its newest point.
+    pub newest: Option<u32>,
+    /// The attempt that is open and durable.
+    pub open: Option<u32>,
+}
+
+/// A disk as a cut has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The hypervisor's name for it.
+    pub target: String,
+    /// In bytes.
+    pub size: u64,
+    /// What its changes are told from.
+    pub base: Base,
+}
+
+impl Course {
+    /// The base as a checkpoint's name.
+    #[must_use]
+    pub fn since(&self) -> Option<CheckpointName> {
+        self.base.as_ref().and_then(|name| name.parse().ok())
+    }
+
+    /// Whether changes alone are sent.
+    #[must_use]
+    pub fn is_steady(&self) -> bool {
+        self.sealed.is_some() && !self.open && self.disks.iter().all(DiskCourse::is_copied)
+    }
+
+    /// Makes up its mind about what the keeper says.
+    pub fn meet(&mut self, kept: Kept) {
+        if kept.newest.is_some() && kept.newest == self.begun {
+            // Sealed, and the answer was lost; the base is older, which only
+            // means that some changes go again.
+            self.sealed = self.begun;
+            self.open = false;
+        }
+        if self.open && kept.open != self.begun {
+            self.open = false;
+            self.again("the keeper has lost what was copied", kept);
+        }
+        if self.sealed != kept.newest {
+            let why = match (self.sealed, kept.newest) {
+                (None, _) => "the keeper has points that we did not ship",
+                (Some(_), None) => "the keeper has lost its points",
+                (Some(_), Some(_)) => "the keeper's newest point is another than we shipped",
+            };
+            self.open = false;
+            self.again(why, kept);
+            self.sealed = kept.newest;
+        }
+    }
+
+    /// Takes up an operator's wish, once.
+    pub fn wish(&mut self, wish: Option<uuid::Uuid>) {
+        if wish.is_some() && wish != self.resynchronised {
+            self.resynchronised = wish;
+            let kept = Kept { newest: self.sealed, open: None };
+            self.open = false;
+            self.again("an operator asked for it", kept);
+        }
+    }
+
+    /// Copies everything once more, comparing where there is something to
+    /// compare with.
+    fn again(&mut self, why: &str, kept: Kept) {
+        let compare = kept.newest.is_some();
+        for disk in &mut self.disks {
+            (disk.copied, disk.compare) = (0, compare);
+        }
+        self.resynchronising = compare.then(|| why.to_owned());
+    }
+
+    /// Makes up its mind about the disks of a cut. What the attempt holds stays
+    /// only if it is of the same disks.
+    pub fn take(&mut self, seen: &[Seen]) {
+        let same_disks = self.disks.len() == seen.len()
+            && self
+                .disks
+                .iter()
+                .zip(seen)
+                .all(|(disk, seen)| disk.target == seen.target && disk.size == seen.size);
+        if !same_disks && self.open {
+            self.open = false;
+            self.disks.clear();
+        }
+        let has_points = self.sealed.is_some();
+        let known = std::mem::take(&mut self.disks);
+        let disks = seen.iter().enumerate().map(|(number, seen)| {
+            let before = known.get(number).filter(|disk| disk.target == seen.target);
+            let fresh = DiskCourse {
+                target: seen.target.clone(),
+                size: seen.size,
+                copied: 0,
+                compare: has_points,
+            };
+            match (&seen.base, before) {
+                (Base::Since(_), Some(before)) if before.size == seen.size => before.clone(),
+                // Nothing of it was copied yet, so nothing is lost.
+                (Base::Whole(_), Some(before))
+                    if before.copied == 0 && before.size == seen.size =>
+                {
+                    before.clone()
+                }
+                (Base::Whole(reason), _) => {
+                    if has_points && !is_usual(reason) {
+                        let why = || format!("disk {}: {reason}", seen.target);
+                        self.resynchronising.get_or_insert_with(why);
+                    }
+                    fresh
+                }
+                _ => fresh,
+            }
+        });
+        self.disks = disks.collect();
+    }
+
+    /// Bytes that are at the keeper, of all.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let sum = |(done, total), disk: &DiskCourse| (done + disk.copied, total + disk.size);
+        self.disks.iter().fold((0, 0), sum)
+    }
+
+    /// All disks are at the keeper as of the newest cut, and the attempt has
+    /// become a point.
+    pub fn sealed(&mut self, point: u32, checkpoint: Option<&CheckpointName>, off: bool) {
+        self.sealed = Some(point);
+        self.open = false;
+        self.resynchronising = None;
+        self.off = off;
+        for disk in &mut self.disks {
+            (disk.copied, disk.compare) = (disk.size, true);
+        }
+        self.rebase(checkpoint);
+    }
+
+    /// An attempt is begun.
+    pub fn began(&mut self, attempt: u32) {
+        (self.begun, self.changes, self.soiled) = (Some(attempt), 0, false);
+    }
+
+    /// The keeper goes on with the attempt, with so many changes; whether it is
+    /// the one that was meant.
+    pub fn resumed(&mut self, attempt: u32, changes: u64) -> bool {
+        if self.begun != Some(attempt) {
+            return false;
+        }
+        self.soiled |= changes != self.changes;
+        true
+    }
+
+    /// A part is durable in the attempt, with so many changes, as of the newest
+    /// cut.
+    pub fn parted(&mut self, changes: u64, checkpoint: Option<&CheckpointName>) {
+        (self.open, self.changes) = (true, changes);
+        self.rebase(checkpoint);
+    }
+
+    fn rebase(&mut self, checkpoint: Option<&CheckpointName>) {
+        // A cut without a checkpoint leaves the older one good.
+        if let Some(checkpoint) = checkpoint {
+            self.base = Some(checkpoint.to_string());
+        }
+    }
+}
+
+impl DiskCourse {
+    /// Whether all of it is at the keeper.
+    #[must_use]
+    pub fn is_copied(&self) -> bool {
+        self.copied == self.size
+    }
+}
+
+/// Whether a disk is always told whole, for this reason: nothing was lost then.
+fn is_usual(reason: &WholeReason) -> bool {
+    matches!(
+        reason,
+        WholeReason::First
+            | WholeReason::Off
+            | WholeReason::Format(_)
+            | WholeReason::ReadOnlyOrShared
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> CheckpointName {
+        "lifeboat-1".parse().unwrap()
+    }
+
+    fn seen(base: Base) -> Vec<Seen> {
+        vec![Seen { target: "vda".into(), size: 100, base }]
+    }
+
+    fn shown(course: &Course) -> String {
+        let disks: Vec<_> = course
+            .disks
+            .iter()
+            .map(|d| format!("{}/{}{}", d.copied, d.size, if d.compare { " compared" } else { "" }))
+            .collect();
+        let why = course.resynchronising.as_deref().unwrap_or("-");
+        format!("{} open={} ({why})", disks.join(", "), course.open)
+    }
+
+    fn steady() -> Course {
+        let mut course = Course::default();
+        course.meet(Kept { newest: None, open: None });
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        course.begun = Some(1);
+        course.sealed(1, Some(&name()), false);
+        course
+    }
+
+    #[test]
+    fn the_first_copy_goes_on_where_it_was() {
+        let mut course = Course::default();
+        course.meet(Kept { newest: None, open: None });
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        assert_eq!(shown(&course), "0/100 open=false (-)");
+        course.began(1);
+        course.disks[0].copied = 60;
+        course.parted(5, Some(&name()));
+        course.meet(Kept { newest: None, open: Some(1) });
+        course.take(&seen(Base::Since(name())));
+        assert_eq!(shown(&course), "60/100 open=true (-)");
+        assert!(course.resumed(1, 5) && !course.soiled);
+        assert!(course.resumed(1, 9) && course.soiled && !course.resumed(2, 9));
+        // The keeper was restored from before.
+        course.meet(Kept { newest: None, open: None });
+        assert_eq!(shown(&course), "0/100 open=false (-)");
+        // The bitmap is lost in the middle.
+        course.disks[0].copied = 60;
+        course.open = true;
+        course.take(&seen(Base::Whole(WholeReason::BitmapBroken(name()))));
+        assert_eq!(shown(&course), "0/100 open=true (-)");
+    }
+
+    #[test]
+    fn a_steady_course_stays_steady() {
+        let mut course = steady();
+        course.meet(Kept { newest: Some(1), open: None });
+        course.take(&seen(Base::Since(name())));
+        assert!(course.is_steady());
+        // A seal whose answer was lost.
+        course.begun = Some(2);
+        course.meet(Kept { newest: Some(2), open: None });
+        assert!(course.is_steady());
+        assert_eq!(course.sealed, Some(2));
+    }
+
+    #[test]
+    fn doubt_leads_to_a_comparison_with_its_reason() {
+        let mut course = steady();
+        course.take(&seen(Base::Whole(WholeReason::BitmapBroken(name()))));
+        assert_eq!(
+            shown(&course),
+            "0/100 compared open=false (disk vda: the dirty bitmap of lifeboat-1 is missing or broken)"
+        );
+        let mut course = steady();
+        course.meet(Kept { newest: Some(7), open: None });
+        assert_eq!(
+            shown(&course),
+            "0/100 compared open=false (the keeper's newest point is another than we shipped)"
+        );
+        let mut course = steady();
+        course.meet(Kept { newest: None, open: None });
+        course.take(&seen(Base::Since(name())));
+        assert_eq!(shown(&course), "0/100 open=false (-)", "nothing to compare with");
+        let mut course = steady();
+        let wish = Some(uuid::Uuid::from_u128(1));
+        course.wish(wish);
+        assert_eq!(shown(&course), "0/100 compared open=false (an operator asked for it)");
+        course.sealed(2, None, false);
+        course.wish(wish);
+        assert!(course.is_steady(), "a wish is taken up once");
+    }
+
+    #[test]
+    fn a_disk_that_grew_or_came_is_copied_and_others_are_not() {
+        let mut course = steady();
+        let resized = Base::Whole(WholeReason::Resized { was: 100, is: 200 });
+        course.take(&[
+            Seen { target: "vda".into(), size: 200, base: resized },
+            Seen { target: "vdb".into(), size: 50, base: Base::Since(name()) },
+        ]);
+        assert_eq!(
+            shown(&course),
+            "0/200 compared, 0/50 compared open=false (disk vda: the disk had 100 bytes and has 200)"
+        );
+    }
+
+    #[test]
+    fn a_disk_that_is_always_whole_is_compared_each_time_and_that_is_no_resynchronisation() {
+        let mut course = steady();
+        course.take(&seen(Base::Whole(WholeReason::Off)));
+        assert_eq!(shown(&course), "0/100 compared open=false (-)");
+    }
+}

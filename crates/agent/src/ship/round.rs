@@ -1,0 +1,261 @@
+//! One round: a cut of the machine, what of it must go, and a point at its end
+//! if all of it went.
+//!
+//! ```text
+//!   meet the keeper ─▶ cut ─▶ begin or resume ─▶ changes, then copying on ─▶ confirm
+//!                                                    │                         │
+//!                              time is up: sync ◀────┘        seal ◀───────────┘
+//!                                  └────────── keep the course, accept the cut ─┘
+//! ```
+//! Whatever fails on the way, the cut is discarded and the next round starts
+//! from the base of this one: what went twice does no harm.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use domain::fault::{Code, Fault};
+use domain::id::ProtectionId;
+use wire::data::{Seal, Sealed};
+use wire::replication::{CycleFigures, Shipping};
+
+use super::copy::{self, Before, Disk, Done, Encoders};
+use super::course::{Course, Seen};
+use super::fault::of_capture;
+use super::folder::Courses;
+use super::sender::Sender;
+use crate::capture::{Base, Capture, Consistency, Cut, CutRequest, Wanted, Way, WholeReason};
+
+/// How long a cut stays open while a first copy goes on: what the guest
+/// overwrites meanwhile takes up room.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// What a round came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A point.
+    Sealed {
+        point: Sealed,
+        /// Why it is not app-consistent, where that was asked for.
+        remark: Option<String>,
+        figures: CycleFigures,
+        read: u64,
+    },
+    /// A part of a copy is durable; there is more at once.
+    Parted { read: u64, sent: u64 },
+}
+
+/// What a round needs.
+pub(super) struct Round<'a, C> {
+    pub(super) duty: &'a Shipping,
+    pub(super) capture: &'a mut C,
+    pub(super) sender: &'a mut Sender,
+    pub(super) course: &'a mut Course,
+    pub(super) courses: &'a Courses,
+    pub(super) wanted: Wanted,
+    pub(super) host: &'a str,
+    /// Told how far the copy is.
+    pub(super) progress: &'a (dyn Fn(u64, u64) + Sync),
+}
+
+impl<C: Capture> Round<'_, C> {
+    /// Runs it. With `after`, something is done with the cut once it is a point
+    /// and before it is let go.
+    pub(super) async fn run<V, F>(mut self, after: F) -> Result<(Outcome, Option<V>), Fault>
+    where
+        F: AsyncFnOnce(&Cut, &Sealed, &mut Sender) -> V,
+    {
+        let begun = Instant::now();
+        let sent_before = self.sender.sent();
+        self.sender.limit(self.duty.policy.bytes_per_second);
+        let request = CutRequest {
+            since: self.course.since(),
+            consistency: self.wanted,
+            excluded: self.duty.excluded_disks.iter().cloned().collect(),
+        };
+        let cut = self.capture.cut(request).await.map_err(of_capture)?;
+        let mut done = Done::default();
+        match self.ship(&cut, &mut done).await {
+            Err(fault) => {
+                // The next cut tidies up what this leaves.
+                if let Err(error) = self.capture.discard(cut).await {
+                    tracing::warn!(machine = %self.duty.name, error = %domain::fault::chain(&error), "a cut was not ended in order");
+                }
+                Err(fault)
+            }
+            Ok(None) => {
+                self.keep()?;
+                self.accept(cut).await;
+                let sent = self.sender.sent() - sent_before;
+                Ok((Outcome::Parted { read: done.read, sent }, None))
+            }
+            Ok(Some(point)) => {
+                self.keep()?;
+                let figures = CycleFigures {
+                    took_ms: begun.elapsed().as_millis() as u64,
+                    changed: done.changed,
+                    sent: self.sender.sent() - sent_before,
+                };
+                let value = after(&cut, &point, self.sender).await;
+                let remark = match &cut.consistency {
+                    Consistency::Crash { short_of_app } => short_of_app.clone(),
+                    Consistency::App => None,
+                };
+                self.accept(cut).await;
+                Ok((Outcome::Sealed { point, remark, figures, read: done.read }, Some(value)))
+            }
+        }
+    }
+
+    /// What is durable stays so if tidying up fails.
+    async fn accept(&mut self, cut: Cut) {
+        if let Err(error) = self.capture.accept(cut).await {
+            tracing::warn!(machine = %self.duty.name, error = %domain::fault::chain(&error), "a cut was not ended in order");
+        }
+    }
+
+    fn keep(&self) -> Result<(), Fault> {
+        keep(self.courses, self.duty.protection, self.course)
+    }
+
+    /// Ships a cut: the point that it became, or none if time was up.
+    async fn ship(&mut self, cut: &Cut, done: &mut Done) -> Result<Option<Sealed>, Fault> {
+        let seen: Vec<Seen> = cut
+            .disks
+            .iter()
+            .map(|disk| Seen {
+                target: disk.target.clone(),
+                size: disk.size,
+                base: disk.base.clone(),
+            })
+            .collect();
+        self.course.take(&seen);
+        self.attempt(seen.iter().map(|disk| disk.size).collect()).await?;
+        let encoders = Encoders::new(self.duty.policy.compression);
+        // A disk that is always whole must be gone through in one cut.
+        let may_part = cut.disks.iter().all(|disk| disk.way == Way::Bitmap);
+        let deadline = Instant::now() + WINDOW;
+        let mut ended = true;
+        for (number, disk) in cut.disks.iter().enumerate() {
+            let place = Disk {
+                number: number as u16,
+                size: disk.size,
+                reader: &disk.reader,
+                encoders: &encoders,
+            };
+            self.send_changes(&place, &disk.base, done).await?;
+            if ended {
+                let limit = may_part.then_some(deadline);
+                ended = self.copy_on(&place, number, limit, done).await?;
+            }
+        }
+        self.capture.confirm(cut).await.map_err(of_capture)?;
+        if !ended {
+            let open = self.sender.sync().await?;
+            self.course.parted(open.changes, cut.checkpoint.as_ref());
+            return Ok(None);
+        }
+        let point = self.sender.seal(self.seal_of(cut)).await?;
+        let off = cut.disks.iter().any(|disk| disk.base == Base::Whole(WholeReason::Off));
+        self.course.sealed(point.point, cut.checkpoint.as_ref(), off);
+        Ok(Some(point))
+    }
+
+    /// Goes on with the attempt that is open on purpose, or begins one.
+    async fn attempt(&mut self, sizes: Vec<u64>) -> Result<(), Fault> {
+        if self.course.open {
+            let resumed = self.sender.resume(sizes.clone()).await?;
+            if resumed.is_some_and(|open| self.course.resumed(open.cycle, open.changes)) {
+                return Ok(());
+            }
+            self.course.open = false;
+            for disk in &mut self.course.disks {
+                disk.copied = 0;
+            }
+        }
+        let open = self.sender.begin(sizes).await?;
+        self.course.began(open.cycle);
+        // Should the answer to the seal be lost, we know whose point it is.
+        self.keep()
+    }
+
+    /// What changed in the part that the keeper has.
+    async fn send_changes(
+        &mut self,
+        disk: &Disk<'_>,
+        base: &Base,
+        done: &mut Done,
+    ) -> Result<(), Fault> {
+        let Some(course) = self.course.disks.get(usize::from(disk.number)) else { return Ok(()) };
+        if course.copied == 0 || !matches!(base, Base::Since(_)) {
+            return Ok(());
+        }
+        // In an attempt of several rounds, the newest point is not what the
+        // keeper has there now.
+        let before = if self.course.open || !self.course.is_steady() {
+            Before::Something
+        } else {
+            Before::NewestPoint
+        };
+        let changes = disk.reader.changed(0..course.copied);
+        copy::send(disk, changes, before, self.sender, done, |_, _| true).await?;
+        Ok(())
+    }
+
+    /// Copies on from where the last round ended; whether the disk's end was
+    /// reached.
+    async fn copy_on(
+        &mut self,
+        disk: &Disk<'_>,
+        number: usize,
+        deadline: Option<Instant>,
+        done: &mut Done,
+    ) -> Result<bool, Fault> {
+        let (before_us, total) = self.course.progress();
+        let Some(course) = self.course.disks.get(number).filter(|disk| !disk.is_copied()) else {
+            return Ok(true);
+        };
+        let before = match (self.course.soiled, course.compare) {
+            (true, _) => Before::Something,
+            (false, true) => Before::NewestPoint,
+            (false, false) => Before::Nothing,
+        };
+        let from = course.copied;
+        let progress = self.progress;
+        progress(before_us, total);
+        let go_on = |reached: u64, _: &Sender| {
+            progress(before_us + reached.saturating_sub(from), total);
+            deadline.is_none_or(|deadline| Instant::now() < deadline)
+        };
+        let all = disk.reader.all(from..disk.size);
+        let stopped = copy::send(disk, all, before, self.sender, done, go_on).await?;
+        if let Some(course) = self.course.disks.get_mut(number) {
+            course.copied = stopped.unwrap_or(disk.size);
+        }
+        Ok(stopped.is_none())
+    }
+
+    fn seal_of(&self, cut: &Cut) -> Seal {
+        Seal {
+            instant: cut.instant as i64,
+            app_consistent: cut.consistency == Consistency::App,
+            origin: format!("host {}", self.host),
+            configuration: cut.configuration.clone(),
+        }
+    }
+}
+
+/// Keeps a course, or says why not.
+pub(super) fn keep(
+    courses: &Courses,
+    protection: ProtectionId,
+    course: &Course,
+) -> Result<(), Fault> {
+    courses.keep(protection, course).map_err(|error: io::Error| {
+        Fault::new(
+            Code::DataFolderUnusable,
+            format!("keep how far protection {protection} is"),
+            error.to_string(),
+            "Make room in the agent's state folder and make it writable for the agent's user.",
+        )
+    })
+}

@@ -1,0 +1,418 @@
+//! Shipping one machine, for as long as it is a duty.
+//!
+//! ```text
+//!   waiting ──due──▶ round ──point──▶ waiting
+//!      ▲               │ └──part──▶ round
+//!      └── pause, growing with failures ──┘ trouble told
+//! ```
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::fault::{Code, Fault};
+use domain::machine::PowerState;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+use wire::data::{Hello, Sealed};
+use wire::replication::{Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble};
+
+use super::course::{Course, Kept};
+use super::folder::Courses;
+use super::recovery::RpoHistory;
+use super::round::{Outcome, Round};
+use super::sender::Sender;
+use super::verify;
+use crate::backoff::Backoff;
+use crate::capture::machine::{self, CaptureSettings, LibvirtCapture};
+use crate::capture::{Capture as _, Wanted};
+use crate::hypervisor::Observation;
+use crate::keep::thread::{instant_of, now_ms};
+use crate::peer::{self, Passport};
+
+/// The keeper hears at least this often that we are there.
+const IDLE: Duration = Duration::from_secs(10);
+/// Pauses after failures: they pass, or an operator is told.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What all machines of a host have in common.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// libvirt's URI.
+    pub hypervisor: String,
+    /// How machines are captured.
+    pub capture: CaptureSettings,
+    /// Where courses are kept.
+    pub courses: Courses,
+    /// Who we are.
+    pub passport: watch::Receiver<Passport>,
+    /// This host's name, for the points' origin.
+    pub host: String,
+    /// What the hypervisor has.
+    pub observations: watch::Receiver<Observation>,
+    /// Rings when a report changed.
+    pub changed: watch::Sender<()>,
+}
+
+/// What others see of the task.
+#[derive(Debug)]
+pub(super) struct Board {
+    report: Mutex<ShippingReport>,
+    changed: watch::Sender<()>,
+}
+
+impl Board {
+    pub(super) fn new(duty: &Shipping, changed: watch::Sender<()>) -> Arc<Self> {
+        let report = ShippingReport {
+            protection: duty.protection,
+            phase: Phase::Waiting,
+            trouble: None,
+            remarks: Vec::new(),
+            newest: None,
+            progress: None,
+            rpo_worst_ms: None,
+            rpo_p99_ms: None,
+            totals: Totals::default(),
+            last_cycle: None,
+            resynchronised: None,
+            verified: None,
+        };
+        Arc::new(Self { report: Mutex::new(report), changed })
+    }
+
+    pub(super) fn report(&self) -> ShippingReport {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, act: impl FnOnce(&mut ShippingReport)) {
+        act(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+    }
+}
+
+/// The task of one machine.
+pub(super) struct Task {
+    around: Surroundings,
+    duty: watch::Receiver<Shipping>,
+    board: Arc<Board>,
+    course: Course,
+    capture: Option<LibvirtCapture>,
+    sender: Option<Sender>,
+    rpo: RpoHistory,
+    /// Instant of the newest durable data, milliseconds since 1970.
+    newest: Option<i64>,
+    app_due: Option<Instant>,
+    verified: Option<uuid::Uuid>,
+}
+
+impl Task {
+    pub(super) fn new(
+        around: Surroundings,
+        duty: watch::Receiver<Shipping>,
+        board: Arc<Board>,
+    ) -> Self {
+        let course = around.courses.read(duty.borrow().protection);
+        let verified = None;
+        Self {
+            around,
+            duty,
+            board,
+            course,
+            capture: None,
+            sender: None,
+            rpo: RpoHistory::default(),
+            newest: None,
+            app_due: None,
+            verified,
+        }
+    }
+
+    /// Ships until the task is dropped.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut due = Instant::now();
+        loop {
+            self.wait_until(due).await;
+            let duty = self.duty.borrow_and_update().clone();
+            if duty.paused {
+                self.sender = None;
+                self.board.change(|report| report.phase = Phase::Paused);
+                if self.duty.changed().await.is_err() {
+                    return;
+                }
+                due = Instant::now();
+                continue;
+            }
+            let begun = Instant::now();
+            match self.round(&duty).await {
+                Ok(Next::AtOnce) => {
+                    backoff.reset();
+                    self.trouble(None);
+                }
+                Ok(Next::WhenDue) => {
+                    backoff.reset();
+                    self.trouble(None);
+                    due = begun + Duration::from_secs(duty.policy.every_seconds.into());
+                }
+                Err(fault) => {
+                    self.sender = None;
+                    self.trouble(Some(fault));
+                    due = Instant::now() + backoff.next_pause();
+                }
+            }
+        }
+    }
+
+    /// Waits, and keeps the connection alive; wakes early when the duty changes.
+    async fn wait_until(&mut self, due: Instant) {
+        while Instant::now() < due {
+            let idle = due.min(Instant::now() + IDLE);
+            tokio::select! {
+                () = sleep_until(idle) => {}
+                changed = self.duty.changed() => {
+                    if changed.is_err() {
+                        // The task is about to be dropped.
+                        std::future::pending::<()>().await;
+                    }
+                    return;
+                }
+            }
+            self.note_age();
+            if Instant::now() < due
+                && let Some(sender) = &mut self.sender
+                && sender.idle().await.is_err()
+            {
+                self.sender = None;
+            }
+        }
+    }
+
+    async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
+        if let Some(at) = duty.not_before
+            && at > OffsetDateTime::now_utc()
+            && self.course.sealed.is_none()
+        {
+            self.board.change(|report| report.phase = Phase::Waiting);
+            return Ok(Next::WhenDue);
+        }
+        self.connect(duty).await?;
+        self.course.wish(duty.resynchronise);
+        let verify_wish = duty.verify.filter(|wish| self.verified != Some(*wish));
+        if self.course.off && self.course.is_steady() && verify_wish.is_none() && self.is_off(duty)
+        {
+            // Nobody writes to the disks of a machine that is off.
+            self.newest = Some(now_ms());
+            self.told_phase();
+            return Ok(Next::WhenDue);
+        }
+        self.told_phase();
+        if self.capture.is_none() {
+            let settings = CaptureSettings {
+                freeze_limit: Duration::from_secs(duty.policy.freeze_seconds.into()),
+                ..self.around.capture.clone()
+            };
+            let opened = machine::open(&self.around.hypervisor, duty.machine, settings).await;
+            self.capture = Some(opened.map_err(super::fault::of_capture)?);
+        }
+        let wanted = self.wanted(duty);
+        let (Some(capture), Some(sender)) = (&mut self.capture, &mut self.sender) else {
+            return Err(Fault::internal("ship", &"nothing was opened"));
+        };
+        let board = Arc::clone(&self.board);
+        let progress = move |done: u64, total: u64| {
+            board.change(|report| report.progress = Some(Progress { done, total }));
+        };
+        let round = Round {
+            duty,
+            capture,
+            sender,
+            course: &mut self.course,
+            courses: &self.around.courses,
+            wanted,
+            host: &self.around.host,
+            progress: &progress,
+        };
+        let result = round
+            .run(async |cut, point, sender| match verify_wish {
+                Some(wish) => Some(verify::verify(wish, cut, point, sender, &progress).await),
+                None => None,
+            })
+            .await;
+        match result {
+            Ok((Outcome::Parted { read, sent }, _)) => {
+                self.board.change(|report| {
+                    report.totals.read += read;
+                    report.totals.sent += sent;
+                });
+                Ok(Next::AtOnce)
+            }
+            Ok((Outcome::Sealed { point, remark, figures, read }, verified)) => {
+                if wanted == Wanted::App {
+                    let every = duty.policy.app_consistent_seconds.unwrap_or(u32::MAX);
+                    self.app_due = Some(Instant::now() + Duration::from_secs(every.into()));
+                }
+                self.note_age();
+                self.newest = Some(point.instant);
+                self.note_age();
+                debug!(machine = %duty.name, point = point.point, took_ms = figures.took_ms, changed = figures.changed, sent = figures.sent, "a point");
+                let resynchronised = self.course.resynchronised;
+                self.board.change(|report| {
+                    report.newest = Some(mark(&point));
+                    report.progress = None;
+                    report.totals.read += read;
+                    report.totals.sent += figures.sent;
+                    report.totals.points += 1;
+                    report.last_cycle = Some(figures);
+                    report.resynchronised = resynchronised;
+                    if wanted == Wanted::App {
+                        report.remarks = remark.into_iter().collect();
+                    }
+                });
+                if let Some(verified) = verified.flatten() {
+                    self.verified = Some(verified.wish);
+                    info!(machine = %duty.name, point = point.point, "source and replica were compared");
+                    self.board.change(|report| report.verified = Some(verified));
+                }
+                self.told_phase();
+                Ok(Next::WhenDue)
+            }
+            Err(fault) => {
+                if fault.code == Code::MachineGone
+                    && let Some(wish) = verify_wish
+                {
+                    self.verified = Some(wish);
+                    let report = verify::failed(wish, fault.clone());
+                    self.board.change(|board| board.verified = Some(report));
+                }
+                // A capture that failed is opened anew, which tidies up.
+                self.capture = None;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Makes sure that the keeper is there, and hears what it has.
+    async fn connect(&mut self, duty: &Shipping) -> Result<(), Fault> {
+        if self.sender.is_some() {
+            return Ok(());
+        }
+        let Some(address) = &duty.target_address else {
+            return Err(Fault::new(
+                Code::PeerUnreachable,
+                format!("reach the agent of host {}", duty.target_name),
+                "nobody knows its address: it was never connected to the controller",
+                "Start its agent.",
+            ));
+        };
+        let passport = self.around.passport.borrow().clone();
+        let stream = peer::dial(address, duty.target, &duty.target_name, &passport).await?;
+        let hello = Hello { protection: duty.protection.uuid(), generation: duty.generation };
+        let (sender, welcome) =
+            Sender::greet(Box::new(stream), duty.target_name.clone(), hello).await?;
+        info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
+        self.course.meet(Kept {
+            newest: welcome.newest.map(|point| point.point),
+            open: welcome.open.map(|open| open.cycle),
+        });
+        if let Some(newest) = welcome.newest {
+            if self.course.sealed == Some(newest.point) {
+                self.newest = Some(newest.instant);
+            }
+            self.board.change(|report| report.newest = Some(mark(&newest)));
+        }
+        self.sender = Some(sender);
+        Ok(())
+    }
+
+    fn is_off(&self, duty: &Shipping) -> bool {
+        match &*self.around.observations.borrow() {
+            Observation::Seen { inventory, .. } => {
+                inventory.machines.iter().find(|machine| machine.uuid == duty.machine).is_some_and(
+                    |machine| matches!(machine.power, PowerState::Off | PowerState::Crashed),
+                )
+            }
+            _ => false,
+        }
+    }
+
+    fn wanted(&self, duty: &Shipping) -> Wanted {
+        let due = self.app_due.is_none_or(|due| Instant::now() >= due);
+        match duty.policy.app_consistent_seconds {
+            Some(_) if due => Wanted::App,
+            _ => Wanted::Crash,
+        }
+    }
+
+    fn told_phase(&self) {
+        let phase = match (&self.course.resynchronising, self.course.sealed) {
+            (Some(reason), _) => Phase::Resynchronising { reason: reason.clone() },
+            (None, None) => Phase::Initial,
+            (None, Some(_)) => Phase::Steady,
+        };
+        self.board.change(|report| report.phase = phase);
+    }
+
+    fn note_age(&mut self) {
+        let Some(newest) = self.newest else { return };
+        let now = now_ms();
+        let age = u64::try_from(now - newest).unwrap_or(0);
+        self.rpo.note(now, age);
+        let (worst, p99) = (self.rpo.worst(), self.rpo.p99());
+        self.board.change(|report| (report.rpo_worst_ms, report.rpo_p99_ms) = (worst, p99));
+    }
+
+    fn trouble(&mut self, fault: Option<Fault>) {
+        self.note_age();
+        let name = self.duty.borrow().name.clone();
+        self.board.change(|report| {
+            let before = report.trouble.take();
+            report.trouble = fault.map(|fault| {
+                let since = match &before {
+                    Some(same) if same.fault.code == fault.code.as_str() => same.since,
+                    _ => {
+                        warn!(machine = %name, code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+                        OffsetDateTime::now_utc()
+                    }
+                };
+                Trouble { fault: fault.into(), since }
+            });
+            if report.trouble.is_none() && before.is_some() {
+                info!(machine = %name, "shipping goes on");
+            }
+        });
+    }
+
+    /// Leaves nothing of ours on the machine.
+    pub(super) async fn forget(around: &Surroundings, duty: &Shipping) -> Result<(), Fault> {
+        let settings = around.capture.clone();
+        let capture = machine::open(&around.hypervisor, duty.machine, settings).await;
+        let mut capture = match capture {
+            Ok(capture) => capture,
+            // Then nothing of it is left either.
+            Err(crate::capture::CaptureError::NoSuchMachine { .. }) => {
+                around.courses.forget(duty.protection);
+                return Ok(());
+            }
+            Err(error) => return Err(super::fault::of_capture(error)),
+        };
+        capture.forget().await.map_err(super::fault::of_capture)?;
+        around.courses.forget(duty.protection);
+        Ok(())
+    }
+}
+
+enum Next {
+    AtOnce,
+    WhenDue,
+}
+
+fn mark(point: &Sealed) -> PointMark {
+    PointMark {
+        point: point.point,
+        instant: instant_of(point.instant),
+        app_consistent: point.app_consistent,
+        stored_bytes: point.stored_bytes,
+    }
+}

@@ -130,7 +130,10 @@ impl Running {
                     *job = format!("{job} by somebody else (socket {socket:?})");
                 }
                 for disk in plan::chosen(seen.disks, &excluded) {
-                    if let Some(job) = subject.block_job(&disk.target)? {
+                    // A backup has block jobs too, and says more of itself.
+                    if blocked.is_none()
+                        && let Some(job) = subject.block_job(&disk.target)?
+                    {
                         blocked = Some(format!("{job} on disk {}", disk.target));
                     }
                     let size = subject.disk_size(&disk.target)?;

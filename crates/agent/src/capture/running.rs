@@ -439,6 +439,11 @@ impl Watch {
                 }
                 _ = ticks.tick() => {}
             }
+            if !self.socket.exists() {
+                // The backup is over: nothing grows any more.
+                held.settled().await;
+                return;
+            }
             let files = self.scratch.clone();
             let measured = spawn_blocking(move || scratch::measure(&files)).await;
             match measured.expect("measuring does not panic") {

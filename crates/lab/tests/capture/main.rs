@@ -46,6 +46,7 @@ async fn story() -> Result<()> {
     subject.a_discarded_cut_loses_nothing(&mut copy).await?;
     subject.an_excluded_disk_is_left_out(&mut copy).await?;
     subject.file_systems_freeze_around_a_cut(&mut copy).await?;
+    subject.a_guest_agent_that_hangs_freezes_nothing_for_long(&mut copy).await?;
     subject.a_full_scratch_file_ends_the_cut_and_not_the_guest(&copy).await?;
     subject.others_work_is_left_alone(&copy).await?;
     subject.a_dead_agents_leftovers_are_cleaned_up(&mut copy).await?;
@@ -265,6 +266,37 @@ impl Subject {
         // So that the story's own capture is the only one again.
         let cut = next.cut(copy.request()).await?;
         next.discard(cut).await?;
+        self.update(copy, copy.request()).await
+    }
+
+    async fn a_guest_agent_that_hangs_freezes_nothing_for_long(
+        &mut self,
+        copy: &mut Copy,
+    ) -> Result<()> {
+        const HANG: &str = "(sleep 1; P=$(pidof qemu-ga); kill -STOP $P; echo stopped > /dev/ttyS0; \
+                            sleep 8; kill -CONT $P) > /dev/null 2>&1 &";
+        self.web.exec(&["sh", "-c", HANG]).await?;
+        wait_for("the guest agent's standstill", SOON, async || {
+            Ok(self.web.console()?.contains("stopped").then_some(()))
+        })
+        .await?;
+        let patient =
+            CaptureSettings { freeze_limit: Duration::from_secs(2), ..settings(self.site()) };
+        let mut capture = self.open_again(patient).await?;
+        let began = Instant::now();
+        let app = CutRequest { consistency: Wanted::App, ..copy.request() };
+        let cut = capture.cut(app).await?;
+        let Consistency::Crash { short_of_app: Some(reason) } = &cut.consistency else {
+            bail!("{:?} without a guest agent", cut.consistency);
+        };
+        println!("no app-consistent cut after {:.1?}: {reason}", began.elapsed());
+        ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        capture.discard(cut).await?;
+
+        let note = scratch_folder(self.site()).join(self.uuid.to_string()).join("frozen");
+        wait_for("the thaw after all", SOON, async || Ok((!note.exists()).then_some(()))).await?;
+        assert_eq!(self.web.ask("guest-fsfreeze-status", serde_json::json!({})).await?, "thawed");
+        self.web.acknowledges(5).await?;
         self.update(copy, copy.request()).await
     }
 

@@ -98,9 +98,22 @@ impl Access {
         let inner = Arc::clone(&self.0);
         let open = move || Subject::open(&inner.uri, inner.machine, &inner.doorbell, &inner.starts);
         let subject = Arc::new(self.0.calls.run(open).await?);
-        // One that hung up is closed here, which may take a moment and waits
-        // for nobody.
-        *held() = Some(Arc::clone(&subject));
+        let old = held().replace(Arc::clone(&subject));
+        close(old);
         Ok(subject)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        close(self.subject.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Closes a connection on a thread of its own: a daemon that hangs would hold
+/// up whoever waits for its goodbye.
+fn close(subject: Option<Arc<Subject>>) {
+    if let Some(subject) = subject {
+        std::thread::spawn(move || drop(subject));
     }
 }

@@ -43,6 +43,16 @@ pub enum CaptureError {
         /// The machine.
         machine: MachineUuid,
     },
+    /// QEMU cannot reach the folder for its sockets and scratch files.
+    #[error("QEMU of machine {machine} cannot get through the folder {}", path.display())]
+    Barred {
+        /// The machine.
+        machine: MachineUuid,
+        /// The folder that bars it.
+        path: PathBuf,
+        /// What libvirt said when it tried.
+        source: CallError,
+    },
     /// A disk cannot be captured at all.
     #[error("disk {disk} of machine {machine} cannot be captured: {why}")]
     Unsupported {

@@ -114,6 +114,30 @@ impl Folder {
         Ok(())
     }
 
+    /// The first folder on the way that QEMU's user cannot get through; none
+    /// when there is none, as far as modes tell.
+    pub(super) async fn barred_to(&self, owner: Owner) -> Option<PathBuf> {
+        if owner.user.is_root() {
+            return None;
+        }
+        let mut way: Vec<&Path> = self.own.ancestors().collect();
+        way.reverse();
+        for path in way {
+            let Ok(folder) = fs::metadata(path).await else { continue };
+            let passes = if folder.uid() == owner.user.as_raw() {
+                0o100
+            } else if folder.gid() == owner.group.as_raw() {
+                0o010
+            } else {
+                0o001
+            };
+            if folder.mode() & passes == 0 {
+                return Some(path.to_owned());
+            }
+        }
+        None
+    }
+
     /// Removes what cuts have left in QEMU's folder.
     pub(super) async fn clear(&self) -> Result<(), CaptureError> {
         let path = self.qemu();
@@ -186,6 +210,22 @@ mod tests {
         assert_eq!(Owner::parse("root:root"), Some(root));
         assert_eq!(Owner::parse("root"), None);
         assert_eq!(Owner::parse("nobody-has-this-name:root"), None);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_bars_qemu_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let closed = root.path().join("closed");
+        let folder = Folder::new(&closed.join("c"), MachineUuid::new(uuid::Uuid::nil())).unwrap();
+        folder.make(None).await.unwrap();
+        for path in [root.path(), &closed] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).unwrap();
+        }
+        let qemu = Owner::parse("+64055:+64055").unwrap();
+        assert_eq!(folder.barred_to(qemu).await, None);
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(folder.barred_to(qemu).await, Some(closed));
+        assert_eq!(folder.barred_to(Owner::parse("+0:+0").unwrap()).await, None);
     }
 
     #[test]

@@ -152,16 +152,55 @@ impl Frozen {
     /// the limit, whichever comes first.
     pub(super) async fn during<T>(self, work: impl Future<Output = T>) -> (T, Thawed) {
         let Self { freezer, until, turn } = self;
-        let mut work = std::pin::pin!(work);
-        match timeout_at(until, &mut work).await {
-            Ok(done) => {
-                freezer.thaw_or_go_on(turn).await;
-                (done, Thawed::Afterwards)
-            }
-            Err(_) => {
-                freezer.thaw_or_go_on(turn).await;
-                (work.await, Thawed::TooEarly)
-            }
+        thawing_by(until, work, freezer.thaw_or_go_on(turn)).await
+    }
+}
+
+/// Does `work`, and then `thaw`, or as soon as it is time.
+async fn thawing_by<T>(
+    until: Instant,
+    work: impl Future<Output = T>,
+    thaw: impl Future<Output = ()>,
+) -> (T, Thawed) {
+    let mut work = std::pin::pin!(work);
+    match timeout_at(until, &mut work).await {
+        Ok(done) => {
+            thaw.await;
+            (done, Thawed::Afterwards)
         }
+        Err(_) => {
+            thaw.await;
+            (work.await, Thawed::TooEarly)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_hangs_does_not_keep_the_guest_frozen() {
+        let thawed = Notify::new();
+        // This work ends only once the guest is thawed.
+        let hangs = async {
+            thawed.notified().await;
+            7
+        };
+        let thaw = async { thawed.notify_one() };
+        assert_eq!(thawing_by(Instant::now(), hangs, thaw).await, (7, Thawed::TooEarly));
+    }
+
+    #[tokio::test]
+    async fn work_that_ends_is_frozen_throughout() {
+        let order = std::sync::Mutex::new(Vec::new());
+        let note = |what| order.lock().unwrap().push(what);
+        let later = Instant::now() + Duration::from_secs(600);
+        let ((), thawed) =
+            thawing_by(later, async { note("held still") }, async { note("thawed") }).await;
+        assert_eq!(thawed, Thawed::Afterwards);
+        assert_eq!(order.into_inner().unwrap(), ["held still", "thawed"]);
     }
 }

@@ -91,11 +91,21 @@ impl DiskReader {
         let changes = match bitmap {
             None => None,
             Some(bitmap) => {
-                let context = format!("qemu:dirty-bitmap:{bitmap}");
+                let context = context(bitmap);
                 Some(ChangeMap { client: connect(address, &of, &context).await?, context })
             }
         };
         Ok(Self { of, data, changes, ended })
+    }
+
+    /// Reads over connections that are there already: one that negotiated
+    /// `base:allocation`, and one that negotiated the dirty bitmap with the
+    /// name beside it, where only changes are to be told.
+    #[must_use]
+    pub fn over(of: Of, data: Client, changes: Option<(Client, &str)>) -> Self {
+        let changes =
+            changes.map(|(client, bitmap)| ChangeMap { client, context: context(bitmap) });
+        Self { of, data, changes, ended: Arc::default() }
     }
 
     /// Size in bytes.
@@ -152,6 +162,10 @@ impl DiskReader {
             None => CaptureError::Read { of: self.of.clone(), source },
         }
     }
+}
+
+fn context(bitmap: &str) -> String {
+    format!("qemu:dirty-bitmap:{bitmap}")
 }
 
 async fn connect(address: &Address, of: &Of, context: &str) -> Result<Client, CaptureError> {

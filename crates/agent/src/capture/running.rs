@@ -113,7 +113,7 @@ impl Running {
     async fn look(&self, request: &CutRequest) -> Result<Sight, CaptureError> {
         let machine = self.access.machine();
         let excluded = request.excluded.clone();
-        let (xml, disks, blocked) = self
+        let (xml, guest_agent, disks, blocked) = self
             .access
             .ask("look at the disks", move |subject| {
                 let xml = subject.xml()?;
@@ -130,13 +130,16 @@ impl Running {
                     *job = format!("{job} by somebody else (socket {socket:?})");
                 }
                 for disk in plan::chosen(seen.disks, &excluded) {
-                    if let Some(job) = subject.block_job(&disk.target)? {
+                    // A backup has block jobs too, and says more of itself.
+                    if blocked.is_none()
+                        && let Some(job) = subject.block_job(&disk.target)?
+                    {
                         blocked = Some(format!("{job} on disk {}", disk.target));
                     }
                     let size = subject.disk_size(&disk.target)?;
                     disks.push(SeenDisk { disk, size });
                 }
-                Ok(((xml, guest_agent), disks, blocked))
+                Ok((xml, guest_agent, disks, blocked))
             })
             .await?;
         if let Some(what) = blocked {
@@ -145,7 +148,6 @@ impl Running {
         if disks.is_empty() {
             return Err(CaptureError::NoDisk { machine });
         }
-        let (xml, guest_agent) = xml;
         let label = machine_xml::qemu_user(&xml).ok().flatten();
         let owner = label.as_deref().and_then(Owner::parse);
         let since = self.since(request.since.clone()).await?;
@@ -214,7 +216,7 @@ impl Running {
                 _ => BTreeSet::new(),
             };
             if more.is_empty() {
-                return Err(self.refused(error).await);
+                return Err(self.refused(error, sight.owner).await);
             }
             // Each turn gives up one disk's bitmap at least, so there is an end.
             info!(machine = %self.access.machine(), disks = ?more, %error, "bitmaps are of no use");
@@ -279,18 +281,25 @@ impl Running {
     }
 
     /// Says why libvirt would not begin, with what may be the reason.
-    async fn refused(&self, error: CallError) -> CaptureError {
-        let doing = "hold the disks still";
+    async fn refused(&self, error: CallError, owner: Option<Owner>) -> CaptureError {
+        let (machine, doing) = (self.access.machine(), "hold the disks still");
         let CallError::Libvirt(said) = &error else {
             return self.access.failed(doing, error);
         };
-        let snapshots = self.access.ask("list the snapshots", |subject| subject.snapshots()).await;
-        match snapshots {
-            Ok(names) if said.to_string().contains("snapshot") && !names.is_empty() => {
-                let what = format!("snapshot {} ({said})", names.join(", "));
-                CaptureError::InTheWay { machine: self.access.machine(), what }
-            }
-            _ => self.access.failed(doing, error),
+        if said.to_string().contains("snapshot")
+            && let Ok(names) =
+                self.access.ask("list the snapshots", |subject| subject.snapshots()).await
+            && !names.is_empty()
+        {
+            let what = format!("snapshot {} ({said})", names.join(", "));
+            return CaptureError::InTheWay { machine, what };
+        }
+        match owner {
+            Some(owner) => match self.folder.barred_to(owner).await {
+                Some(path) => CaptureError::Barred { machine, path, source: error },
+                None => self.access.failed(doing, error),
+            },
+            None => self.access.failed(doing, error),
         }
     }
 
@@ -429,6 +438,11 @@ impl Watch {
                     return;
                 }
                 _ = ticks.tick() => {}
+            }
+            if !self.socket.exists() {
+                // The backup is over: nothing grows any more.
+                held.settled().await;
+                return;
             }
             let files = self.scratch.clone();
             let measured = spawn_blocking(move || scratch::measure(&files)).await;

@@ -89,6 +89,24 @@ impl LibvirtError {
         matches!(self, Self::Call { number: sys::VIR_ERR_CHECKPOINT_INCONSISTENT, .. })
     }
 
+    /// Whether the same call may succeed later with nothing else changed: the
+    /// daemon could not be reached, or the machine was busy.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                number: sys::VIR_ERR_OPERATION_TIMEOUT
+                    | sys::VIR_ERR_OPERATION_ABORTED
+                    | sys::VIR_ERR_RPC
+                    | sys::VIR_ERR_SYSTEM_ERROR
+                    | sys::VIR_ERR_NO_CONNECT
+                    | sys::VIR_ERR_NO_MEMORY,
+                ..
+            }
+        )
+    }
+
     /// Whether it is sure that the guest agent did not do what it was asked to.
     #[must_use]
     pub const fn is_refusal_by_the_guest_agent(&self) -> bool {

@@ -169,8 +169,13 @@ impl Subject {
     pub fn delete_checkpoint(&self, name: &str) -> Result<(), LibvirtError> {
         let all = self.domain()?.checkpoints()?;
         match all.iter().find(|checkpoint| checkpoint.name() == name) {
-            Some(checkpoint) => checkpoint.delete().or_else(|_| checkpoint.delete_metadata()),
             None => Ok(()),
+            Some(checkpoint) => match checkpoint.delete() {
+                // To forget a bitmap that is there would leave it there for good.
+                Err(error) if error.may_pass() => Err(error),
+                Err(_) => checkpoint.delete_metadata(),
+                Ok(()) => Ok(()),
+            },
         }
     }
 

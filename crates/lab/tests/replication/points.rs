@@ -1,0 +1,92 @@
+//! Opening recovery points as an outsider would: the store's own command writes
+//! them as images, and file system tools and the guest's records tell whether
+//! they are a state that the machine had.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use guest::sequence::{compare, scan};
+use lab::Site;
+use lab::product::binary;
+use serde_json::Value;
+
+/// The store of a site's agent.
+pub struct Points {
+    store: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Points {
+    pub fn at(site: &Site) -> Self {
+        Self {
+            store: site.outside("/var/lib/lifeboat/store"),
+            scratch: site.folder().join("opened"),
+        }
+    }
+
+    fn lifeboat(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        let output = Command::new(binary()?)
+            .args(["--json", "store", "--store"])
+            .arg(&self.store)
+            .args(arguments)
+            .output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "lifeboat store {arguments:?}: {error}");
+        Ok(output.stdout)
+    }
+
+    /// Numbers of a machine's points, the oldest first; none while there is no
+    /// store.
+    pub fn of(&self, machine: &str) -> Result<Vec<u64>> {
+        if !self.store.is_dir() {
+            return Ok(Vec::new());
+        }
+        let list: Value = serde_json::from_slice(&self.lifeboat(&["list"])?)?;
+        let known = list["items"].as_array().into_iter().flatten();
+        let known = known.filter(|item| item["machine_name"] == machine);
+        if known.count() == 0 {
+            return Ok(Vec::new());
+        }
+        let points: Value = serde_json::from_slice(&self.lifeboat(&["points", machine])?)?;
+        let points = points["items"].as_array().context("a list of points")?;
+        points.iter().map(|point| point["point"].as_u64().context("its number")).collect()
+    }
+
+    /// Opens a point's disks: their file systems are whole after a journal
+    /// replay, and the records on all of them together have no hole. The last
+    /// record.
+    pub fn is_a_state(&self, machine: &str, point: u64, disks: u16) -> Result<u64> {
+        let folder = self.scratch.join(point.to_string());
+        fs::create_dir_all(&self.scratch)?;
+        let text = folder.to_str().context("a readable path")?;
+        self.lifeboat(&["export", machine, &point.to_string(), text, "--format", "raw"])?;
+        let mut scans = Vec::new();
+        for disk in 0..disks {
+            let image = folder.join(format!("disk{disk}.raw"));
+            let replay = Command::new("e2fsck").args(["-f", "-y"]).arg(&image).output()?;
+            let told = String::from_utf8_lossy(&replay.stdout).into_owned();
+            // 1: the journal was replayed, or the like; more: there was damage.
+            ensure!(matches!(replay.status.code(), Some(0 | 1)), "point {point}: {told}");
+            let clean = Command::new("e2fsck").args(["-f", "-n"]).arg(&image).output()?;
+            ensure!(clean.status.code() == Some(0), "point {point}, disk {disk} is not clean");
+            let records = folder.join(format!("records{disk}"));
+            dump(&image, &records)?;
+            scans.push(scan(File::open(&records)?, disk, disks)?);
+        }
+        let (last, faults) = compare(&scans);
+        let own: Vec<_> = scans.iter().flat_map(|scan| &scan.faults).collect();
+        ensure!(faults.is_empty() && own.is_empty(), "point {point}: {faults:?} {own:?}");
+        fs::remove_dir_all(&folder)?;
+        Ok(last)
+    }
+}
+
+/// Copies the guest's records out of a file system without mounting it.
+fn dump(image: &Path, to: &Path) -> Result<()> {
+    let request = format!("dump /records {}", to.display());
+    let output = Command::new("debugfs").args(["-R", &request]).arg(image).output()?;
+    ensure!(to.is_file(), "debugfs: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

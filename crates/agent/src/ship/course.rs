@@ -24,6 +24,9 @@ pub const FORMAT: u16 = 1;
 pub struct Course {
     /// Version of this form.
     pub format: u16,
+    /// The hypervisor's UUID of the machine: what is left there is removed once
+    /// the protection has ended.
+    pub machine: Option<uuid::Uuid>,
     /// The newest point of ours that is known to be durable.
     pub sealed: Option<u32>,
     /// The attempt that was begun last: it may have become a point without our
@@ -65,6 +68,7 @@ impl Default for Course {
     fn default() -> Self {
         Self {
             format: FORMAT,
+            machine: None,
             sealed: None,
             begun: None,
             open: false,

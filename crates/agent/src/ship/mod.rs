@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::id::ProtectionId;
+use domain::id::{MachineUuid, ProtectionId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -63,6 +63,7 @@ impl Shippers {
 
     /// Begins, changes and ends tasks so that they are those of the duties.
     pub fn reconcile(&mut self, duties: &[Shipping]) {
+        self.forget_strays(duties);
         let ended: Vec<ProtectionId> = self
             .by_protection
             .keys()
@@ -74,7 +75,7 @@ impl Shippers {
                 shipper.task.abort();
                 let duty = shipper.duty.borrow().clone();
                 info!(machine = %duty.name, "it is protected no longer");
-                tokio::spawn(forget(self.around.clone(), duty));
+                tokio::spawn(forget(self.around.clone(), id, duty.machine));
             }
         }
         for duty in duties {
@@ -99,6 +100,19 @@ impl Shippers {
         }
     }
 
+    /// Tidies up after protections that ended while the agent did not run, or
+    /// before it was done with that.
+    fn forget_strays(&self, duties: &[Shipping]) {
+        for id in self.around.courses.all() {
+            let known = self.by_protection.contains_key(&id)
+                || duties.iter().any(|duty| duty.protection == id);
+            let machine = self.around.courses.read(id).machine.map(MachineUuid::new);
+            if let Some(machine) = machine.filter(|_| !known) {
+                tokio::spawn(forget(self.around.clone(), id, machine));
+            }
+        }
+    }
+
     /// How all of them are.
     #[must_use]
     pub fn reports(&self) -> Vec<ShippingReport> {
@@ -116,12 +130,12 @@ impl Drop for Shippers {
 }
 
 /// Tidies up after a protection that ended, as soon as the hypervisor lets us.
-async fn forget(around: Surroundings, duty: Shipping) {
+async fn forget(around: Surroundings, protection: ProtectionId, machine: MachineUuid) {
     for _ in 0..FORGET_ATTEMPTS {
-        match Task::forget(&around, &duty).await {
+        match Task::forget(&around, protection, machine).await {
             Ok(()) => return,
             Err(fault) => {
-                warn!(machine = %duty.name, %fault, "what protection left on the machine is still there");
+                warn!(%machine, %fault, "what protection left on the machine is still there");
                 sleep(FORGETTING).await;
             }
         }

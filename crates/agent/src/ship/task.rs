@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::fault::{Code, Fault};
+use domain::id::{MachineUuid, ProtectionId};
 use domain::machine::PowerState;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -113,7 +114,9 @@ impl Task {
         duty: watch::Receiver<Shipping>,
         board: Arc<Board>,
     ) -> Self {
-        let course = around.courses.read(duty.borrow().protection);
+        let (protection, machine) = (duty.borrow().protection, duty.borrow().machine);
+        let mut course = around.courses.read(protection);
+        course.machine = Some(machine.uuid());
         let verified = None;
         Self {
             around,
@@ -384,21 +387,25 @@ impl Task {
         });
     }
 
-    /// Leaves nothing of ours on the machine.
-    pub(super) async fn forget(around: &Surroundings, duty: &Shipping) -> Result<(), Fault> {
+    /// Leaves nothing of ours on the machine of a protection that ended.
+    pub(super) async fn forget(
+        around: &Surroundings,
+        protection: ProtectionId,
+        machine: MachineUuid,
+    ) -> Result<(), Fault> {
         let settings = around.capture.clone();
-        let capture = machine::open(&around.hypervisor, duty.machine, settings).await;
+        let capture = machine::open(&around.hypervisor, machine, settings).await;
         let mut capture = match capture {
             Ok(capture) => capture,
             // Then nothing of it is left either.
             Err(crate::capture::CaptureError::NoSuchMachine { .. }) => {
-                around.courses.forget(duty.protection);
+                around.courses.forget(protection);
                 return Ok(());
             }
             Err(error) => return Err(super::fault::of_capture(error)),
         };
         capture.forget().await.map_err(super::fault::of_capture)?;
-        around.courses.forget(duty.protection);
+        around.courses.forget(protection);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::product::{Agent, Controller};
-use lab::{Guest, Lab, Size as _, guest, wait_for};
+use lab::{East, Guest, Lab, Size as _, guest, wait_for};
 use serde_json::json;
 
 mod points;
@@ -35,27 +35,177 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
 
     duties(&lab, &controller, &mut east, &mut west, &web).await?;
     controller.stop().await?;
-    let points = Points::at(lab.west());
-    wait_for("a first point", SOON, async || Ok((!points.of("web")?.is_empty()).then_some(())))
-        .await?;
-    wait_for("ten points", SOON * 2, async || Ok((points.of("web")?.len() >= 10).then_some(())))
-        .await?;
-    let acknowledged = web.acknowledged()?;
-    let newest = *points.of("web")?.last().unwrap_or(&0);
-    wait_for("a point after that", SOON, async || {
-        Ok((points.of("web")?.last() > Some(&(newest + 1))).then_some(()))
-    })
-    .await?;
-    let all = points.of("web")?;
-    for point in &all {
-        let last = points.is_a_state("web", *point, 2)?;
-        println!("point {point}: {last} records");
-    }
-    let last = points.is_a_state("web", *all.last().unwrap_or(&0), 2)?;
-    ensure!(last >= acknowledged, "{last} records, {acknowledged} were acknowledged before");
+    let mut story = Story { lab: &lab, points: Points::at(lab.west()), east, west, web };
+    story.points_arrive().await?;
+    story.agents_die().await?;
+    story.libvirtd_restarts().await?;
+    story.the_wan_is_cut_and_flaps().await?;
+    story.qemu_is_killed().await?;
+    story.the_source_loses_its_power().await?;
+    story.the_machine_is_shut_down_and_started().await?;
+    story.every_point_is_a_state_of_the_machine()?;
+    story.nothing_is_left_when_it_ends().await?;
+    let Story { mut east, mut west, .. } = story;
     east.stop().await?;
     west.stop().await?;
     lab.stop().await
+}
+
+struct Story<'a> {
+    lab: &'a Lab,
+    points: Points,
+    east: Agent,
+    west: Agent,
+    web: Guest,
+}
+
+impl Story<'_> {
+    fn newest(&self) -> Result<u64> {
+        Ok(self.points.of("web")?.last().copied().unwrap_or(0))
+    }
+
+    /// Waits for points of after this instant: they have what the guest was
+    /// told is durable by now.
+    async fn goes_on(&self, after: &str) -> Result<()> {
+        let acknowledged = self.web.acknowledged()?;
+        let newest = self.newest()?;
+        let mut found = 0;
+        wait_for(&format!("points after {after}"), SOON, async || {
+            found = self.newest()?;
+            Ok((found > newest + 1).then_some(()))
+        })
+        .await?;
+        let last = self.points.is_a_state("web", found, 2)?;
+        ensure!(last >= acknowledged, "{after}: point {found} has {last} of {acknowledged}");
+        println!("{after}: point {found}, {last} records");
+        Ok(())
+    }
+
+    async fn points_arrive(&self) -> Result<()> {
+        wait_for("ten points", SOON * 2, async || {
+            Ok((self.points.of("web")?.len() >= 10).then_some(()))
+        })
+        .await?;
+        self.goes_on("all is well").await
+    }
+
+    async fn agents_die(&mut self) -> Result<()> {
+        for round in 0..3 {
+            self.web.acknowledges(20 + round * 7).await?;
+            self.east.kill().await?;
+            self.web.acknowledges(20).await?;
+            self.east.start().await?;
+        }
+        self.goes_on("the source's agent died").await?;
+        for round in 0..3 {
+            self.web.acknowledges(20 + round * 7).await?;
+            self.west.kill().await?;
+            self.web.acknowledges(20).await?;
+            self.west.start().await?;
+        }
+        self.goes_on("the target's agent died").await?;
+        tokio::try_join!(self.east.kill(), self.west.kill())?;
+        self.web.acknowledges(20).await?;
+        tokio::try_join!(self.east.start(), self.west.start())?;
+        self.goes_on("both agents died").await
+    }
+
+    async fn libvirtd_restarts(&self) -> Result<()> {
+        self.lab.east().kill_libvirtd().await?;
+        self.web.acknowledges(30).await?;
+        self.lab.east().start_libvirtd().await?;
+        self.goes_on("libvirtd restarted").await
+    }
+
+    async fn the_wan_is_cut_and_flaps(&self) -> Result<()> {
+        self.lab.wan().cut(East).await?;
+        let before = self.newest()?;
+        self.web.acknowledges(200).await?;
+        ensure!(self.newest()? <= before + 1, "points arrived over a WAN that was cut");
+        self.lab.wan().restore(East).await?;
+        self.goes_on("the WAN was cut").await?;
+        for _ in 0..5 {
+            self.lab.wan().cut(East).await?;
+            self.web.acknowledges(15).await?;
+            self.lab.wan().restore(East).await?;
+            self.web.acknowledges(60).await?;
+        }
+        self.goes_on("the WAN flapped").await
+    }
+
+    /// Its bitmaps are lost: everything is compared, and nothing is copied that
+    /// the keeper has.
+    async fn qemu_is_killed(&self) -> Result<()> {
+        self.web.cut_power().await?;
+        self.web.start().await?;
+        self.web.acknowledges(20).await?;
+        self.goes_on("QEMU was killed").await?;
+        let log = self.east.log()?;
+        ensure!(log.contains("resynchronising"), "it was not resynchronised");
+        Ok(())
+    }
+
+    async fn the_source_loses_its_power(&mut self) -> Result<()> {
+        self.lab.east().cut_power().await?;
+        self.lab.east().power_on().await?;
+        self.web.start().await?;
+        self.east.start().await?;
+        self.web.acknowledges(20).await?;
+        self.goes_on("the source's host lost its power").await
+    }
+
+    /// What was written up to the shutdown is in a point, though no QEMU runs.
+    async fn the_machine_is_shut_down_and_started(&self) -> Result<()> {
+        self.web.shutdown().await?;
+        let acknowledged = self.web.acknowledged()?;
+        let newest = self.newest()?;
+        wait_for("a point of the machine that is off", SOON, async || {
+            Ok((self.newest()? > newest).then_some(()))
+        })
+        .await?;
+        wait_for("all records in a point", SOON, async || {
+            let last = self.points.is_a_state("web", self.newest()?, 2)?;
+            Ok((last >= acknowledged).then_some(()))
+        })
+        .await?;
+        self.web.start().await?;
+        self.web.acknowledges(20).await?;
+        self.goes_on("the machine was off").await
+    }
+
+    fn every_point_is_a_state_of_the_machine(&self) -> Result<()> {
+        let all = self.points.of("web")?;
+        let mut before = 0;
+        for point in &all {
+            let last = self.points.is_a_state("web", *point, 2)?;
+            ensure!(last >= before, "point {point} has {last} records, one before had {before}");
+            before = last;
+        }
+        ensure!(all.len() >= 50, "only {} points", all.len());
+        println!("{} points, each a state of the machine", all.len());
+        Ok(())
+    }
+
+    async fn nothing_is_left_when_it_ends(&mut self) -> Result<()> {
+        self.east.stop().await?;
+        let file = self.east.state_folder().join("duties.json");
+        fs::write(
+            &file,
+            json!({"format": 1, "duties": {"shipping": [], "keeping": []}}).to_string(),
+        )?;
+        self.east.start().await?;
+        let site = self.lab.east();
+        wait_for("no checkpoint of ours", SOON, async || {
+            let list = site.virsh(&["checkpoint-list", "web", "--name"]).await?;
+            Ok(list.trim().is_empty().then_some(()))
+        })
+        .await?;
+        ensure!(site.virsh(&["backup-dumpxml", "web"]).await.is_err(), "a backup is left");
+        self.web.acknowledges(10).await?;
+        let report = self.web.check().await?;
+        ensure!(report.is_clean(), "{report}");
+        Ok(())
+    }
 }
 
 /// Tells both agents their duties, as a controller would have.

@@ -36,6 +36,7 @@ pub mod plan;
 pub mod reader;
 mod running;
 pub mod scratch;
+mod watch;
 
 pub use cut::{
     Base, CheckpointName, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,

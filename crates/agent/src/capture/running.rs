@@ -11,9 +11,9 @@ use domain::machine::{GuestAgent, PowerState};
 use nbd::client::Address;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, error, info, warn};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::access::Access;
 use super::cut::{
@@ -24,7 +24,7 @@ use super::folder::{CutFiles, Folder, Owner};
 use super::freeze::{Freezer, Thawed};
 use super::plan::{self, Note, PlannedDisk, SeenCheckpoint, SeenDisk, Since};
 use super::reader::DiskReader;
-use super::scratch;
+use super::watch::Watch;
 use crate::hypervisor::CallError;
 use crate::hypervisor::libvirt::Subject;
 use crate::hypervisor::libvirt::xml::backup::{self, Backup, BackupDisk};
@@ -411,78 +411,4 @@ async fn open(
         disks.push(CutDisk { target, size, way, base, reader });
     }
     Ok(disks)
-}
-
-/// Watches over an open cut.
-struct Watch {
-    running: Running,
-    socket: PathBuf,
-    scratch: Vec<PathBuf>,
-    ended: Arc<OnceLock<Ended>>,
-}
-
-impl Watch {
-    /// Until the cut is settled. Ends it when it is dropped, or when its
-    /// scratch files grow too large.
-    async fn keep(self, mut held: Held) {
-        let mut ticks = interval(scratch::LOOK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let machine = self.running.access.machine();
-        loop {
-            tokio::select! {
-                settled = held.settled() => {
-                    if !settled {
-                        warn!(%machine, "a cut was neither accepted nor discarded, and is ended");
-                        self.end().await;
-                    }
-                    return;
-                }
-                _ = ticks.tick() => {}
-            }
-            if !self.socket.exists() {
-                // The backup is over: nothing grows any more.
-                held.settled().await;
-                return;
-            }
-            let files = self.scratch.clone();
-            let measured = spawn_blocking(move || scratch::measure(&files)).await;
-            match measured.expect("measuring does not panic") {
-                Err(error) => warn!(%machine, %error, "scratch files cannot be measured"),
-                Ok(usage) => {
-                    if let Some(filled) = scratch::judge(usage, self.running.scratch_limit) {
-                        warn!(%machine, %filled, "the cut is ended to spare the guest");
-                        // Told first, so that reads that fail now say why.
-                        let _ = self.ended.set(Ended::ScratchFull(filled));
-                        self.end_for_sure().await;
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn end(&self) {
-        let _turn = self.running.turn.lock().await;
-        if let Err(error) = self.running.end_backup(Some(self.socket.clone())).await {
-            let machine = self.running.access.machine();
-            warn!(%machine, %error, "the next cut has to end the backup");
-        }
-    }
-
-    /// Tries again while the guest is in danger, as long as anything is left
-    /// to be ended.
-    async fn end_for_sure(&self) {
-        let mut ticks = interval(scratch::LOOK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let machine = self.running.access.machine();
-        while self.socket.exists() {
-            ticks.tick().await;
-            // Without the turn: whoever has it may hang, and the socket is
-            // this cut's alone.
-            match self.running.end_backup(Some(self.socket.clone())).await {
-                Ok(()) => return,
-                Err(error) => error!(%machine, %error, "scratch files go on growing"),
-            }
-        }
-    }
 }

@@ -55,6 +55,8 @@ pub(super) struct Round<'a, C> {
     pub(super) host: &'a str,
     /// Told how far the copy is.
     pub(super) progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Told what the course has become.
+    pub(super) phase: &'a (dyn Fn(&Course) + Sync),
 }
 
 impl<C: Capture> Round<'_, C> {
@@ -129,6 +131,7 @@ impl<C: Capture> Round<'_, C> {
             })
             .collect();
         self.course.take(&seen);
+        (self.phase)(self.course);
         self.attempt(seen.iter().map(|disk| disk.size).collect()).await?;
         let encoders = Encoders::new(self.duty.policy.compression);
         // A disk that is always whole must be gone through in one cut.

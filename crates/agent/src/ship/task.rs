@@ -93,6 +93,28 @@ impl Board {
     }
 }
 
+impl Board {
+    /// Tells what a course means.
+    fn phase_of(&self, course: &Course, machine: &str) {
+        let phase = match (&course.resynchronising, course.sealed) {
+            (Some(reason), _) => Phase::Resynchronising { reason: reason.clone() },
+            (None, None) => Phase::Initial,
+            (None, Some(_)) => Phase::Steady,
+        };
+        self.change(|report| {
+            if report.phase != phase {
+                match &phase {
+                    Phase::Resynchronising { reason } => {
+                        info!(machine, reason, "resynchronising: only what differs goes");
+                    }
+                    other => info!(machine, phase = ?other, "replication"),
+                }
+            }
+            report.phase = phase;
+        });
+    }
+}
+
 /// The task of one machine.
 pub(super) struct Task {
     around: Surroundings,
@@ -227,6 +249,8 @@ impl Task {
         let progress = move |done: u64, total: u64| {
             board.change(|report| report.progress = Some(Progress { done, total }));
         };
+        let told = Arc::clone(&self.board);
+        let phase = move |course: &Course| told.phase_of(course, &duty.name);
         let round = Round {
             duty,
             capture,
@@ -236,6 +260,7 @@ impl Task {
             wanted,
             host: &self.around.host,
             progress: &progress,
+            phase: &phase,
         };
         let result = round
             .run(async |cut, point, sender| match verify_wish {
@@ -349,12 +374,7 @@ impl Task {
     }
 
     fn told_phase(&self) {
-        let phase = match (&self.course.resynchronising, self.course.sealed) {
-            (Some(reason), _) => Phase::Resynchronising { reason: reason.clone() },
-            (None, None) => Phase::Initial,
-            (None, Some(_)) => Phase::Steady,
-        };
-        self.board.change(|report| report.phase = phase);
+        self.board.phase_of(&self.course, &self.duty.borrow().name);
     }
 
     fn note_age(&mut self) {

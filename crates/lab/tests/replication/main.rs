@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::product::{Agent, Controller};
-use lab::{East, Guest, Lab, Size as _, guest, wait_for};
+use lab::{East, Guest, Lab, Size as _, guest, run, wait_for};
 use serde_json::json;
 
 mod points;
@@ -136,7 +136,12 @@ impl Story<'_> {
     /// Its bitmaps are lost: everything is compared, and nothing is copied that
     /// the keeper has.
     async fn qemu_is_killed(&self) -> Result<()> {
-        self.web.cut_power().await?;
+        let kill = "kill -9 $(cat /run/libvirt/qemu/web.pid)";
+        run(self.lab.east().command("sh").args(["-c", kill]), "kill QEMU").await?;
+        wait_for("the end of QEMU", SOON, async || {
+            Ok((!self.web.is_running().await?).then_some(()))
+        })
+        .await?;
         self.web.start().await?;
         self.web.acknowledges(20).await?;
         self.goes_on("QEMU was killed").await?;
@@ -224,7 +229,7 @@ async fn duties(
         "target": target.id, "target_name": "west",
         "target_address": format!("{}:7444", lab.west().wan_address()),
         "generation": 1, "excluded_disks": [],
-        "policy": {"every_seconds": 2, "app_consistent_seconds": null, "freeze_seconds": 10,
+        "policy": {"every_seconds": 1, "app_consistent_seconds": null, "freeze_seconds": 10,
             "compression": "fast", "bytes_per_second": null},
         "paused": false, "not_before": null, "resynchronise": null, "verify": null,
     });

@@ -16,7 +16,7 @@ use wire::data::{
     Ask, DIGESTS_MAX, KeeperCodec, KeeperMessage, Open, ShipperFrame, ShipperMessage, Welcome,
 };
 
-use super::thread::{Order, PATIENCE, sealed_of, slow};
+use super::thread::{Order, PATIENCE, Voice, sealed_of, slow};
 use super::{Keeper, Keepers};
 
 /// A shipper that says nothing for so long is gone: it says at least that it is
@@ -65,7 +65,7 @@ struct Session<'a> {
     keepers: &'a Keepers,
     host: HostId,
     peer: HostId,
-    keeper: Option<Keeper>,
+    keeper: Option<(Keeper, Voice)>,
 }
 
 impl Session<'_> {
@@ -74,21 +74,21 @@ impl Session<'_> {
         if let ShipperFrame::Message(ShipperMessage::Hello(hello)) = &frame {
             return self.welcome(hello).await.map(Some);
         }
-        let keeper = self.keeper.clone().ok_or_else(|| self.out_of_turn())?;
+        let (keeper, voice) = self.keeper.clone().ok_or_else(|| self.out_of_turn())?;
         let message = match frame {
             ShipperFrame::Pages(pages) => {
-                return keeper.give(Order::Pages(pages)).await.map(|()| None);
+                return keeper.give(voice, Order::Pages(pages)).await.map(|()| None);
             }
             ShipperFrame::Zero(range) => {
-                return keeper.give(Order::Zero(range)).await.map(|()| None);
+                return keeper.give(voice, Order::Zero(range)).await.map(|()| None);
             }
             ShipperFrame::Discard(range) => {
-                return keeper.give(Order::Discard(range)).await.map(|()| None);
+                return keeper.give(voice, Order::Discard(range)).await.map(|()| None);
             }
             ShipperFrame::Message(message) => message,
         };
         let name = keeper.duty().name;
-        let answer = timeout(PATIENCE, answer(&keeper, message));
+        let answer = timeout(PATIENCE, answer(&keeper, voice, message));
         answer.await.map_err(|_| slow(&name))?.map(Some)
     }
 
@@ -123,11 +123,12 @@ impl Session<'_> {
                 "The source learns the new generation from the controller.",
             ));
         }
-        let open = timeout(PATIENCE, keeper.ask(Order::Open)).await;
+        let voice = keeper.enter();
+        let open = timeout(PATIENCE, keeper.ask(voice, Order::Open)).await;
         let open: Option<Open> = open.map_err(|_| slow(&duty.name))??;
         let newest = keeper.store().and_then(|store| store.newest());
         let newest = newest.as_ref().map(sealed_of);
-        self.keeper = Some(keeper);
+        self.keeper = Some((keeper, voice));
         Ok(KeeperMessage::Welcome(Welcome { host: self.host.uuid(), newest, open }))
     }
 
@@ -141,13 +142,17 @@ impl Session<'_> {
     }
 }
 
-async fn answer(keeper: &Keeper, message: ShipperMessage) -> Result<KeeperMessage, Fault> {
+async fn answer(
+    keeper: &Keeper,
+    voice: Voice,
+    message: ShipperMessage,
+) -> Result<KeeperMessage, Fault> {
     Ok(match message {
-        ShipperMessage::Begin(begin) => {
-            KeeperMessage::Begun(keeper.ask(|answer| Order::Begin(begin.disks, answer)).await?)
-        }
+        ShipperMessage::Begin(begin) => KeeperMessage::Begun(
+            keeper.ask(voice, |answer| Order::Begin(begin.disks, answer)).await?,
+        ),
         ShipperMessage::Resume(begin) => {
-            match keeper.ask(|answer| Order::Resume(begin.disks, answer)).await? {
+            match keeper.ask(voice, |answer| Order::Resume(begin.disks, answer)).await? {
                 Some(open) => KeeperMessage::Begun(open),
                 None => KeeperMessage::NothingOpen,
             }
@@ -155,9 +160,9 @@ async fn answer(keeper: &Keeper, message: ShipperMessage) -> Result<KeeperMessag
         ShipperMessage::Ask(question) => {
             KeeperMessage::Answers { digests: digests(keeper, question).await? }
         }
-        ShipperMessage::Sync => KeeperMessage::Synced(keeper.ask(Order::Sync).await?),
+        ShipperMessage::Sync => KeeperMessage::Synced(keeper.ask(voice, Order::Sync).await?),
         ShipperMessage::Seal(wish) => {
-            KeeperMessage::Sealed(keeper.ask(|answer| Order::Seal(wish, answer)).await?)
+            KeeperMessage::Sealed(keeper.ask(voice, |answer| Order::Seal(wish, answer)).await?)
         }
         ShipperMessage::Idle | ShipperMessage::Hello(_) => KeeperMessage::Idle,
     })

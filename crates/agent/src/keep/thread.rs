@@ -8,6 +8,7 @@
 //! whoever next asks for something durable.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -52,10 +53,20 @@ pub(super) enum Order {
     Tend,
 }
 
+/// Who gives an order: the session that was opened last is heard, so that what
+/// an older one still has in its pipes changes nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// The keeper itself.
+    Own,
+    /// A session.
+    Session(u64),
+}
+
 /// The handle of a machine's keeper. The thread ends when the last is dropped.
 #[derive(Debug, Clone)]
 pub struct Keeper {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<(Voice, Order)>,
     shared: Arc<Shared>,
 }
 
@@ -66,6 +77,8 @@ struct Shared {
     store: Mutex<Option<Store>>,
     report: Mutex<KeepingReport>,
     changed: watch::Sender<()>,
+    /// The session that is heard.
+    session: AtomicU64,
 }
 
 impl Keeper {
@@ -86,6 +99,7 @@ impl Keeper {
             store: Mutex::default(),
             report: Mutex::new(report),
             changed,
+            session: AtomicU64::new(0),
         });
         let (orders, queue) = mpsc::channel(ORDERS);
         let worker = Worker {
@@ -102,7 +116,7 @@ impl Keeper {
                 due.tick().await;
                 let Some(orders) = weak.upgrade() else { return };
                 // Full means that it is busy: the next time, then.
-                let _ = orders.try_send(Order::Tend);
+                let _ = orders.try_send((Voice::Own, Order::Tend));
             }
         });
         Self { orders, shared }
@@ -131,16 +145,35 @@ impl Keeper {
         self.shared.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Opens a session: from now on it alone is heard.
+    pub(super) fn enter(&self) -> Voice {
+        Voice::Session(self.shared.session.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
     /// Hands over data; waits while the store is behind.
-    pub(super) async fn give(&self, order: Order) -> Result<(), Fault> {
-        self.orders.send(order).await.map_err(|_| self.gone())
+    pub(super) async fn give(&self, voice: Voice, order: Order) -> Result<(), Fault> {
+        self.orders.send((voice, order)).await.map_err(|_| self.gone())
     }
 
     /// Gives an order that is answered.
-    pub(super) async fn ask<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Fault> {
+    pub(super) async fn ask<T>(
+        &self,
+        voice: Voice,
+        order: impl FnOnce(Answer<T>) -> Order,
+    ) -> Result<T, Fault> {
         let (answer, answered) = oneshot::channel();
-        self.give(order(answer)).await?;
-        answered.await.map_err(|_| self.gone())?
+        self.give(voice, order(answer)).await?;
+        // A session that is heard no longer gets no answer.
+        answered.await.map_err(|_| self.superseded())?
+    }
+
+    fn superseded(&self) -> Fault {
+        Fault::new(
+            Code::PeerRefused,
+            format!("take changes of machine {}", self.duty().name),
+            "a later connection of the same machine has taken the place of this one",
+            "Nothing: shipping goes on over the later connection.",
+        )
     }
 
     fn gone(&self) -> Fault {
@@ -164,9 +197,15 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(order) = orders.blocking_recv() {
-            self.apply(order);
+    fn run(mut self, mut orders: mpsc::Receiver<(Voice, Order)>) {
+        while let Some((voice, order)) = orders.blocking_recv() {
+            let heard = match voice {
+                Voice::Own => true,
+                Voice::Session(session) => session == self.shared.session.load(Ordering::SeqCst),
+            };
+            if heard {
+                self.apply(order);
+            }
         }
     }
 

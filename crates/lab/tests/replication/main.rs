@@ -43,7 +43,7 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
     story.qemu_is_killed().await?;
     story.the_source_loses_its_power().await?;
     story.the_machine_is_shut_down_and_started().await?;
-    story.every_point_is_a_state_of_the_machine()?;
+    story.every_point_is_a_state_of_the_machine().await?;
     story.nothing_is_left_when_it_ends().await?;
     let Story { mut east, mut west, .. } = story;
     east.stop().await?;
@@ -178,7 +178,11 @@ impl Story<'_> {
         self.goes_on("the machine was off").await
     }
 
-    fn every_point_is_a_state_of_the_machine(&self) -> Result<()> {
+    async fn every_point_is_a_state_of_the_machine(&self) -> Result<()> {
+        wait_for("fifty points", SOON, async || {
+            Ok((self.points.of("web")?.len() >= 50).then_some(()))
+        })
+        .await?;
         let all = self.points.of("web")?;
         let mut before = 0;
         for point in &all {
@@ -186,7 +190,6 @@ impl Story<'_> {
             ensure!(last >= before, "point {point} has {last} records, one before had {before}");
             before = last;
         }
-        ensure!(all.len() >= 50, "only {} points", all.len());
         println!("{} points, each a state of the machine", all.len());
         Ok(())
     }

@@ -1,0 +1,421 @@
+//! What agents tell of replication: the last report of each side, the points,
+//! and the worst RPO of each minute.
+
+use domain::id::{HostId, ProtectionId};
+use serde::de::DeserializeOwned;
+use sqlx::{FromRow, SqliteConnection};
+use std::collections::BTreeMap;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+use wire::replication::{Duties, KeepingReport, PointMark, Replication, ShippingReport};
+
+use super::{
+    Database, Result, microseconds, nonsense, protections, time_of, uuid_of, verifications,
+};
+
+/// Version of the reports as they are stored: that of protocol 2.
+pub(super) const FORMAT: u16 = 1;
+/// For so long the history of RPO is kept.
+pub const HISTORY_KEPT: Duration = Duration::days(30);
+/// What was known before is only compared with if it is no older: in a longer
+/// silence points came that nobody told of.
+const COMPARED_WITHIN: Duration = Duration::seconds(60);
+
+/// A document of the format that this version writes.
+pub(super) fn read<T: DeserializeOwned>(
+    format: Option<u16>,
+    document: Option<String>,
+    what: &'static str,
+) -> Result<Option<T>> {
+    match (format, document) {
+        (Some(FORMAT), Some(document)) => {
+            serde_json::from_str(&document).map(Some).map_err(|error| nonsense(what, &error))
+        }
+        (Some(format), Some(_)) => {
+            Err(nonsense(what, &format_args!("format {format} is not known")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// How old the newest point was, over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RpoFigures {
+    /// At its worst, in milliseconds.
+    pub worst_ms: Option<u64>,
+    /// In 99 of 100 minutes it was no worse, in milliseconds.
+    pub p99_ms: Option<u64>,
+    /// In so many minutes it was measured.
+    pub minutes: u32,
+}
+
+/// What a report is held against.
+#[derive(Debug, FromRow)]
+struct Expected {
+    id: String,
+    machine_name: String,
+    source_host_id: String,
+    target_host_id: String,
+    resynchronise: Option<String>,
+    verify: Option<String>,
+    disabling_us: Option<i64>,
+    source_ended: bool,
+    target_ended: bool,
+    newest_us: Option<i64>,
+    received_us: Option<i64>,
+}
+
+impl Database {
+    /// Keeps what an agent told of replication; what it has no business to tell
+    /// of is passed over. `sent` is what the agent was last told to do on the
+    /// connection that the report came by. Tells whether anybody's duties
+    /// changed by it: an answered wish is none any more.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is changed then.
+    pub async fn apply_replication(
+        &self,
+        host: HostId,
+        report: Replication,
+        sent: Option<&Duties>,
+        now: OffsetDateTime,
+    ) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let expected: Vec<Expected> = sqlx::query_as(
+            "SELECT p.id, p.machine_name, p.source_host_id, p.target_host_id, p.resynchronise,
+                    p.verify, p.disabling_us, p.source_ended, p.target_ended,
+                    (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id)
+                        AS newest_us,
+                    CASE WHEN COALESCE(s.received_us, 0) > COALESCE(k.received_us, 0)
+                         THEN s.received_us ELSE k.received_us END AS received_us
+             FROM protections p
+             LEFT JOIN shipping_reports s ON s.protection_id = p.id
+             LEFT JOIN keeping_reports k ON k.protection_id = p.id
+             WHERE p.source_host_id = $1 OR p.target_host_id = $1",
+        )
+        .bind(host.to_string())
+        .fetch_all(&mut *transaction)
+        .await?;
+        let Replication { shipping, keeping } = report;
+        let mut shipping: BTreeMap<ProtectionId, ShippingReport> =
+            shipping.into_iter().map(|report| (report.protection, report)).collect();
+        let mut keeping: BTreeMap<ProtectionId, KeepingReport> =
+            keeping.into_iter().map(|report| (report.protection, report)).collect();
+        let mut duties_changed = false;
+        for mut row in expected {
+            let id = ProtectionId::new(uuid_of(&row.id)?);
+            let is_source = row.source_host_id == host.to_string();
+            let shipped = shipping.remove(&id).filter(|_| is_source);
+            let kept = keeping.remove(&id).filter(|_| row.target_host_id == host.to_string());
+            if row.disabling_us.is_some() {
+                let told = sent.is_some_and(|duties| !lists(duties, id));
+                row.source_ended |= told && is_source && shipped.is_none();
+                row.target_ended |= told && !is_source && kept.is_none();
+                note_ended(&mut transaction, id, &row, now).await?;
+                continue;
+            }
+            let before = newest(&mut transaction, id, row.newest_us).await?;
+            if let Some(report) = shipped {
+                duties_changed |= apply_shipping(&mut transaction, &row, report, now).await?;
+            }
+            if let Some(report) = kept {
+                apply_keeping(&mut transaction, id, report, now).await?;
+            }
+            measure(&mut transaction, id, before, &row, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(duties_changed)
+    }
+
+    /// Measures the RPO of these protections now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn measure_rpo(
+        &self,
+        newest: &[(ProtectionId, OffsetDateTime)],
+        now: OffsetDateTime,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        for (protection, newest) in newest {
+            note_rpo(&mut transaction, *protection, now - *newest, now).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Drops the history that is older than it is kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn prune_history(&self, now: OffsetDateTime) -> Result<()> {
+        sqlx::query("DELETE FROM rpo_history WHERE minute < $1")
+            .bind(minute(now - HISTORY_KEPT))
+            .execute(&self.writer)
+            .await?;
+        self.prune_verifications(now).await
+    }
+
+    /// How old the newest point of a protection was, since then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rpo_figures(
+        &self,
+        protection: ProtectionId,
+        since: OffsetDateTime,
+    ) -> Result<RpoFigures> {
+        let (worst, minutes): (Option<i64>, u32) = sqlx::query_as(
+            "SELECT MAX(worst_ms), COUNT(*) FROM rpo_history
+             WHERE protection_id = $1 AND minute >= $2",
+        )
+        .bind(protection.to_string())
+        .bind(minute(since))
+        .fetch_one(&self.readers)
+        .await?;
+        let p99: Option<(i64,)> = sqlx::query_as(
+            "SELECT worst_ms FROM rpo_history WHERE protection_id = $1 AND minute >= $2
+             ORDER BY worst_ms DESC LIMIT 1 OFFSET $3",
+        )
+        .bind(protection.to_string())
+        .bind(minute(since))
+        .bind(minutes / 100)
+        .fetch_optional(&self.readers)
+        .await?;
+        let positive = |ms: i64| u64::try_from(ms).unwrap_or_default();
+        Ok(RpoFigures {
+            worst_ms: worst.map(positive),
+            p99_ms: p99.map(|(ms,)| positive(ms)),
+            minutes,
+        })
+    }
+
+    /// The points that a target last told of, the newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn points(&self, protection: ProtectionId) -> Result<Vec<PointMark>> {
+        let rows: Vec<(u32, i64, bool, i64)> = sqlx::query_as(
+            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC",
+        )
+        .bind(protection.to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter()
+            .map(|(point, instant, app_consistent, stored)| {
+                Ok(PointMark {
+                    point,
+                    instant: time_of(instant)?,
+                    app_consistent,
+                    stored_bytes: u64::try_from(stored).unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn lists(duties: &Duties, protection: ProtectionId) -> bool {
+    duties.shipping.iter().any(|duty| duty.protection == protection)
+        || duties.keeping.iter().any(|duty| duty.protection == protection)
+}
+
+/// A side has ended what is to end; with the other, the protection is gone.
+async fn note_ended(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    row: &Expected,
+    now: OffsetDateTime,
+) -> Result<()> {
+    if row.source_ended && row.target_ended {
+        let detail = "both agents have ended it".to_owned();
+        return protections::forget(connection, id, &row.machine_name, "controller", detail, now)
+            .await;
+    }
+    sqlx::query("UPDATE protections SET source_ended = $2, target_ended = $3 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(row.source_ended)
+        .bind(row.target_ended)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Keeps a source's report; tells whether it answers a wish.
+async fn apply_shipping(
+    connection: &mut SqliteConnection,
+    row: &Expected,
+    report: ShippingReport,
+    now: OffsetDateTime,
+) -> Result<bool> {
+    let answered = |wish: &Option<String>, answer: Option<Uuid>| {
+        wish.is_some() && *wish == answer.map(|answer| answer.to_string())
+    };
+    let resynchronised = answered(&row.resynchronise, report.resynchronised);
+    if resynchronised {
+        sqlx::query("UPDATE protections SET resynchronise = NULL WHERE id = $1")
+            .bind(&row.id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let verified = answered(&row.verify, report.verified.as_ref().map(|verified| verified.wish));
+    if let Some(report) = report.verified.as_ref().filter(|_| verified) {
+        verifications::finish(connection, report).await?;
+        sqlx::query("UPDATE protections SET verify = NULL WHERE id = $1")
+            .bind(&row.id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query(
+        "INSERT INTO shipping_reports (protection_id, format, document, received_us)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (protection_id) DO UPDATE SET format = excluded.format,
+             document = excluded.document, received_us = excluded.received_us",
+    )
+    .bind(&row.id)
+    .bind(FORMAT)
+    .bind(serde_json::to_string(&report).expect("a report is plain"))
+    .bind(microseconds(now))
+    .execute(connection)
+    .await?;
+    Ok(resynchronised || verified)
+}
+
+async fn apply_keeping(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    mut report: KeepingReport,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let points = std::mem::take(&mut report.points);
+    replace_points(connection, id, points).await?;
+    sqlx::query(
+        "INSERT INTO keeping_reports (protection_id, format, document, received_us)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (protection_id) DO UPDATE SET format = excluded.format,
+             document = excluded.document, received_us = excluded.received_us",
+    )
+    .bind(id.to_string())
+    .bind(FORMAT)
+    .bind(serde_json::to_string(&report).expect("a report is plain"))
+    .bind(microseconds(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes a protection's points exactly these; writes only what changed.
+async fn replace_points(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    points: Vec<PointMark>,
+) -> Result<()> {
+    type Row = (i64, i64, bool, i64);
+    let existing: Vec<Row> = sqlx::query_as(
+        "SELECT point, instant_us, app_consistent, stored_bytes FROM points WHERE protection_id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut existing: BTreeMap<i64, Row> = existing.into_iter().map(|row| (row.0, row)).collect();
+    for point in points {
+        let stored = i64::try_from(point.stored_bytes).unwrap_or(i64::MAX);
+        let row =
+            (i64::from(point.point), microseconds(point.instant), point.app_consistent, stored);
+        if existing.remove(&row.0) == Some(row) {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO points (protection_id, point, instant_us, app_consistent, stored_bytes)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (protection_id, point) DO UPDATE SET instant_us = excluded.instant_us,
+                 app_consistent = excluded.app_consistent, stored_bytes = excluded.stored_bytes",
+        )
+        .bind(id.to_string())
+        .bind(row.0)
+        .bind(row.1)
+        .bind(row.2)
+        .bind(row.3)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for gone in existing.into_keys() {
+        sqlx::query("DELETE FROM points WHERE protection_id = $1 AND point = $2")
+            .bind(id.to_string())
+            .bind(gone)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The instant of the newest point, by whichever side knows a newer one.
+async fn newest(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    newest_kept_us: Option<i64>,
+) -> Result<Option<OffsetDateTime>> {
+    let stored: Option<(u16, String)> =
+        sqlx::query_as("SELECT format, document FROM shipping_reports WHERE protection_id = $1")
+            .bind(id.to_string())
+            .fetch_optional(connection)
+            .await?;
+    let (format, document) = stored.unzip();
+    let report: Option<ShippingReport> = read(format, document, "a shipping report")?;
+    let shipped = report.and_then(|report| report.newest).map(|point| point.instant);
+    Ok(shipped.max(super::optional_time(newest_kept_us)?))
+}
+
+/// Measures the RPO after a report. It is at its worst just before a new point
+/// is known, so what was the newest until now counts.
+async fn measure(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    before: Option<OffsetDateTime>,
+    row: &Expected,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let known = match super::optional_time(row.received_us)? {
+        Some(received) if now - received <= COMPARED_WITHIN => before,
+        _ => None,
+    };
+    let counts = match known {
+        Some(before) => Some(before),
+        None => {
+            let newest_us: Option<i64> =
+                sqlx::query_scalar("SELECT MAX(instant_us) FROM points WHERE protection_id = $1")
+                    .bind(id.to_string())
+                    .fetch_one(&mut *connection)
+                    .await?;
+            newest(connection, id, newest_us).await?
+        }
+    };
+    match counts {
+        Some(instant) => note_rpo(connection, id, now - instant, now).await,
+        None => Ok(()),
+    }
+}
+
+async fn note_rpo(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    rpo: Duration,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let rpo = i64::try_from(rpo.whole_milliseconds()).unwrap_or(i64::MAX).max(0);
+    sqlx::query(
+        "INSERT INTO rpo_history (protection_id, minute, worst_ms) VALUES ($1, $2, $3)
+         ON CONFLICT (protection_id, minute) DO UPDATE SET worst_ms = excluded.worst_ms
+         WHERE excluded.worst_ms > rpo_history.worst_ms",
+    )
+    .bind(id.to_string())
+    .bind(minute(now))
+    .bind(rpo)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Minutes since 1970.
+fn minute(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().div_euclid(60)
+}

@@ -189,29 +189,47 @@ impl Database {
         })
     }
 
+    /// The newest point that a target last told of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_point(&self, protection: ProtectionId) -> Result<Option<PointMark>> {
+        let row: Option<PointRow> = sqlx::query_as(
+            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC LIMIT 1",
+        )
+        .bind(protection.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(point).transpose()
+    }
+
     /// The points that a target last told of, the newest first.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn points(&self, protection: ProtectionId) -> Result<Vec<PointMark>> {
-        let rows: Vec<(u32, i64, bool, i64)> = sqlx::query_as(
+        let rows: Vec<PointRow> = sqlx::query_as(
             "SELECT point, instant_us, app_consistent, stored_bytes FROM points
              WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC",
         )
         .bind(protection.to_string())
         .fetch_all(&self.readers)
         .await?;
-        rows.into_iter()
-            .map(|(point, instant, app_consistent, stored)| {
-                Ok(PointMark {
-                    point,
-                    instant: time_of(instant)?,
-                    app_consistent,
-                    stored_bytes: u64::try_from(stored).unwrap_or_default(),
-                })
-            })
-            .collect()
+        rows.into_iter().map(point).collect()
     }
+}
+
+/// A point's number, instant, whether it is app-consistent, and its bytes.
+type PointRow = (u32, i64, bool, i64);
+
+fn point((point, instant, app_consistent, stored): PointRow) -> Result<PointMark> {
+    Ok(PointMark {
+        point,
+        instant: time_of(instant)?,
+        app_consistent,
+        stored_bytes: u64::try_from(stored).unwrap_or_default(),
+    })
 }
 
 fn lists(duties: &Duties, protection: ProtectionId) -> bool {

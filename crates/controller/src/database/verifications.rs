@@ -92,7 +92,7 @@ pub(super) async fn finish(connection: &mut SqliteConnection, report: &VerifyRep
 }
 
 impl Database {
-    /// Asks for a verification. Durable on return.
+    /// Asks for a verification, unless one is under way. Durable on return.
     ///
     /// # Errors
     /// When the database fails.
@@ -103,13 +103,17 @@ impl Database {
         (source, target): (&str, &str),
         actor: &str,
         now: OffsetDateTime,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE protections SET verify = $2 WHERE id = $1")
-            .bind(protection.id.to_string())
-            .bind(wish.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        let asked =
+            sqlx::query("UPDATE protections SET verify = $2 WHERE id = $1 AND verify IS NULL")
+                .bind(protection.id.to_string())
+                .bind(wish.to_string())
+                .execute(&mut *transaction)
+                .await?;
+        if asked.rows_affected() == 0 {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO verifications (wish, protection_id, machine_uuid, machine_name,
                  source_name, target_name, asked_us, asked_by)
@@ -132,7 +136,8 @@ impl Database {
             detail: wish.to_string(),
         };
         audit::write(&mut transaction, deed, now).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// The verifications of a protection, the newest first.

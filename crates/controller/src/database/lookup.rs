@@ -145,7 +145,7 @@ pub(super) async fn find(
         [] => Err(LookupError::NotFound { noun, reference: reference.to_owned() }.into()),
         [(id, _)] => uuid_of(id),
         several => {
-            several.sort();
+            several.sort_by(|one, other| one.1.cmp(&other.1));
             let candidates = several.iter().map(|(_, name)| name.clone()).collect();
             Err(LookupError::Ambiguous { noun, reference: reference.to_owned(), candidates }.into())
         }

@@ -437,3 +437,154 @@ async fn note_rpo(
 fn minute(at: OffsetDateTime) -> i64 {
     at.unix_timestamp().div_euclid(60)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::protections::{NewProtection, Protection, Wish};
+    use super::super::tests::database;
+    use super::*;
+    use domain::id::MachineUuid;
+    use wire::replication::{Phase, Totals};
+
+    const EAST: Uuid = Uuid::from_u128(1);
+    const WEST: Uuid = Uuid::from_u128(2);
+    const WEB: ProtectionId = ProtectionId::new(Uuid::from_u128(9));
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
+    }
+
+    async fn protect(database: &Database, now: OffsetDateTime) -> Protection {
+        let reference = |id, name: &str| api::Reference { id, name: name.into() };
+        let policy = database.policy("default").await.unwrap();
+        let new = NewProtection {
+            id: WEB,
+            machine: MachineUuid::new(Uuid::from_u128(7)),
+            machine_name: "web",
+            source: &reference(EAST, "kvm1"),
+            target: &reference(WEST, "kvm2"),
+            policy: &reference(policy.id.uuid(), "default"),
+            excluded: &[],
+            not_before: None,
+        };
+        database.create_protection(new, "admin", now).await.unwrap();
+        database.protection("web").await.unwrap()
+    }
+
+    /// A database with two hosts, of which the first's machine is protected.
+    async fn stage() -> (tempfile::TempDir, Database) {
+        let (folder, database) = database().await;
+        sqlx::query("INSERT INTO sites (id, name, kind, description, created_us) VALUES ('00000000-0000-0000-0000-000000000005', 'lab', 'managed', '', 0)")
+            .execute(&database.writer)
+            .await
+            .unwrap();
+        for (id, name) in [(EAST, "kvm1"), (WEST, "kvm2")] {
+            sqlx::query("INSERT INTO hosts (id, site_id, name, enrolled_us, certificate_serial, certificate_expires_us) VALUES ($1, '00000000-0000-0000-0000-000000000005', $2, 0, '', 0)")
+                .bind(id.to_string())
+                .bind(name)
+                .execute(&database.writer)
+                .await
+                .unwrap();
+        }
+        protect(&database, at(0)).await;
+        (folder, database)
+    }
+
+    fn point(number: u32, seconds: i64) -> PointMark {
+        PointMark { point: number, instant: at(seconds), app_consistent: false, stored_bytes: 1 }
+    }
+
+    fn shipped(newest: PointMark) -> Replication {
+        let report = ShippingReport {
+            protection: WEB,
+            phase: Phase::Steady,
+            trouble: None,
+            remarks: vec![],
+            newest: Some(newest),
+            progress: None,
+            rpo_worst_ms: None,
+            rpo_p99_ms: None,
+            totals: Totals::default(),
+            last_cycle: None,
+            resynchronised: None,
+            verified: None,
+        };
+        Replication { shipping: vec![report], keeping: vec![] }
+    }
+
+    fn kept(points: Vec<PointMark>) -> Replication {
+        let report = KeepingReport {
+            protection: WEB,
+            folder: "/store/web".into(),
+            count: points.len() as u64,
+            points,
+            used_bytes: 1,
+            free_bytes: 2,
+            trouble: None,
+        };
+        Replication { shipping: vec![], keeping: vec![report] }
+    }
+
+    #[tokio::test]
+    async fn rpo_is_at_its_worst_before_a_point_and_a_silence_is_not_measured() {
+        let (_folder, database) = stage().await;
+        let east = HostId::new(EAST);
+        let tell = async |newest, now| {
+            database.apply_replication(east, shipped(newest), None, at(now)).await.unwrap();
+            database.rpo_figures(WEB, at(now - 86_400)).await.unwrap()
+        };
+        // The first point is two seconds old when it is known.
+        let figures = tell(point(1, 10), 12).await;
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(2000), 1));
+        // Until the second is known, the first was the newest.
+        let figures = tell(point(2, 40), 43).await;
+        assert_eq!((figures.worst_ms, figures.p99_ms), (Some(33_000), Some(33_000)));
+        // An hour of silence: what came in it nobody told.
+        let figures = tell(point(99, 3640), 3643).await;
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(33_000), 2));
+        database.measure_rpo(&[(WEB, at(3640))], at(3700)).await.unwrap();
+        let figures = database.rpo_figures(WEB, at(0)).await.unwrap();
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(60_000), 3));
+        assert_eq!(database.rpo_figures(WEB, at(3600)).await.unwrap().minutes, 2);
+        database.prune_history(at(3600) + HISTORY_KEPT).await.unwrap();
+        assert_eq!(database.rpo_figures(WEB, at(0)).await.unwrap().minutes, 2);
+    }
+
+    #[tokio::test]
+    async fn points_are_those_that_the_target_told_last_and_nobody_else() {
+        let (_folder, database) = stage().await;
+        let west = HostId::new(WEST);
+        let tell = async |host, points| {
+            database.apply_replication(host, kept(points), None, at(100)).await.unwrap();
+            let points = database.points(WEB).await.unwrap();
+            points.iter().map(|point| point.point).collect::<Vec<_>>()
+        };
+        assert_eq!(tell(west, vec![point(1, 10), point(2, 40)]).await, [2, 1]);
+        assert_eq!(tell(west, vec![point(2, 40), point(3, 70)]).await, [3, 2]);
+        assert_eq!(tell(HostId::new(EAST), vec![]).await, [3, 2], "the source keeps none");
+        let stored = database.protection("web").await.unwrap();
+        assert_eq!(stored.newest(), Some(at(70)));
+        assert_eq!(stored.keeping.unwrap().0.points, [], "they are rows");
+    }
+
+    #[tokio::test]
+    async fn a_protection_ends_when_both_agents_were_told_and_tell_of_it_no_more() {
+        let (_folder, database) = stage().await;
+        let stored = database.protection("web").await.unwrap();
+        database.wish(&stored, Wish::Disable, "admin", at(1)).await.unwrap();
+        let tell = async |host, sent: Option<&Duties>| {
+            let report = Replication::default();
+            database.apply_replication(HostId::new(host), report, sent, at(2)).await.unwrap();
+            database.protections().await.unwrap().len()
+        };
+        let none = Duties::default();
+        assert_eq!(tell(WEST, Some(&none)).await, 1);
+        assert_eq!(tell(EAST, None).await, 1, "it was not told yet");
+        assert_eq!(tell(EAST, Some(&none)).await, 0);
+        // Another one overtakes the writers of the former, even at the same time.
+        let again = protect(&database, at(0)).await;
+        assert!(again.generation > stored.generation);
+        let twice = database.protection(&Uuid::from_u128(7).to_string()).await.unwrap();
+        assert_eq!(twice, again, "by the machine's UUID");
+    }
+}

@@ -34,6 +34,10 @@ pub struct Host {
     pub certificate_expires: OffsetDateTime,
     /// How many machines it has, as last known.
     pub machines: u32,
+    /// Where its agent takes data from other agents, `HOST:PORT`; absent if it
+    /// takes none.
+    #[serde(default)]
+    pub peer_address: Option<String>,
     /// What may be done to it.
     pub operations: Vec<Operation>,
 }

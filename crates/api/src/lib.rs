@@ -18,8 +18,10 @@ pub mod health;
 pub mod host;
 pub mod machine;
 pub mod network;
+pub mod policy;
 pub mod pool;
 pub mod problem;
+pub mod protection;
 pub mod site;
 pub mod token;
 

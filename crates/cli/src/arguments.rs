@@ -3,7 +3,10 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::nouns::{Look, agent, audit, cloud, controller, host, site, store, token};
+use crate::nouns::{
+    Look, agent, audit, cloud, controller, host, point, policy, protect, protected, site, store,
+    token, verify,
+};
 use crate::settings::Connection;
 
 /// Site recovery for virtual machines and servers.
@@ -39,6 +42,19 @@ pub(crate) enum Command {
     /// Storage pools of all hosts
     #[command(subcommand)]
     Pool(Look),
+    /// Policies: how machines are protected
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Protect a machine: keep recovery points of it at another host
+    Protect(protect::Arguments),
+    /// Protected machines
+    #[command(subcommand)]
+    Protected(protected::Command),
+    /// Recovery points of protected machines
+    #[command(subcommand)]
+    Point(point::Command),
+    /// Compare a protected machine with its replica, and print the report
+    Verify(verify::Arguments),
     /// Tokens: who may use the API, and who may become a host
     #[command(subcommand)]
     Token(token::Command),

@@ -68,6 +68,11 @@ impl Session {
         self.send(Method::DELETE, path, None::<&()>).await.map(drop)
     }
 
+    /// Removes something that leaves a word behind.
+    pub(crate) async fn remove<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::DELETE, path, None::<&()>).await
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -22,7 +22,8 @@ mod settings;
 use arguments::{Arguments, Command};
 use failure::Failure;
 use nouns::{
-    agent, audit, cloud, controller, health, host, machine, network, pool, site, store, token,
+    agent, audit, cloud, controller, health, host, machine, network, point, policy, pool, protect,
+    protected, site, store, token, verify,
 };
 
 fn main() -> ExitCode {
@@ -60,6 +61,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Machine(command) => machine::run(command, &session).await,
         Command::Network(command) => network::run(command, &session).await,
         Command::Pool(command) => pool::run(command, &session).await,
+        Command::Policy(command) => policy::run(command, &session).await,
+        Command::Protect(arguments) => protect::run(arguments, &session).await,
+        Command::Protected(command) => protected::run(command, &session).await,
+        Command::Point(command) => point::run(command, &session).await,
+        Command::Verify(arguments) => verify::run(arguments, &session).await,
         Command::Token(command) => token::run(command, &session).await,
         Command::Audit(command) => audit::run(command, &session).await,
         Command::Health => health::run(&session).await,

@@ -12,6 +12,7 @@
 //! | what is stored, and the only SQL | [`database`] |
 //! | connections of agents, enrolment, refusal | [`agents`] |
 //! | the REST API, one file per noun | [`api`] |
+//! | measuring RPO all the time | [`history`] |
 //! | Prometheus metrics | [`metrics`] |
 //! | all of it at work | [`run`] |
 
@@ -21,12 +22,13 @@ pub mod authority;
 pub mod config;
 pub mod data_folder;
 pub mod database;
+pub mod history;
 pub mod metrics;
 pub mod run;
 
 use std::sync::Arc;
 
-use agents::Connections;
+use agents::{Connections, DutiesChanged};
 use authority::Authority;
 use config::Config;
 use database::Database;
@@ -42,6 +44,8 @@ pub struct Controller {
     pub authority: Arc<Authority>,
     /// Agents that are connected now.
     pub connections: Connections,
+    /// Tells sessions that somebody's duties may have changed.
+    pub duties: DutiesChanged,
     /// Renders the metrics.
     pub metrics: metrics::Metrics,
 }

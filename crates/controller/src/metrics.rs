@@ -9,9 +9,18 @@
 //! | `lifeboat_agents_connected` | | agents that are connected now |
 //! | `lifeboat_agent_refusals_total` | `code` | agents that were refused |
 //! | `lifeboat_api_requests_total` | `method`, `status` | requests to the API |
+//! | `lifeboat_protection_health` | `machine`, `source`, `target` | 0 normal, 1 warning, 2 critical |
+//! | `lifeboat_protection_rpo_seconds` | as above | age of the newest point |
+//! | `lifeboat_protection_points` | as above | recovery points that are kept |
+//! | `lifeboat_protection_sent_bytes` | as above | sent since the source's agent began |
+//! | `lifeboat_protection_backlog_bytes` | as above | left of the copy that is under way |
+//!
+//! Those of protections are written here and not kept, so that a protection
+//! that is gone leaves no series behind.
 
 use std::collections::BTreeMap;
 
+use api::protection::{HealthLevel, Protection};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
@@ -78,5 +87,66 @@ pub async fn render(controller: &Controller) -> Result<String> {
     for ((site, state), count) in hosts {
         gauge!("lifeboat_hosts", "site" => site, "state" => state).set(count);
     }
-    Ok(controller.metrics.handle.render())
+    let mut text = controller.metrics.handle.render();
+    write_protections(&mut text, &crate::api::protections(controller).await?);
+    Ok(text)
+}
+
+type Gauge = (&'static str, fn(&Protection) -> Option<f64>);
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge shows magnitudes")]
+const OF_PROTECTIONS: [Gauge; 5] = [
+    ("lifeboat_protection_health", |protection| {
+        Some(match protection.health.level {
+            HealthLevel::Normal => 0.0,
+            HealthLevel::Warning => 1.0,
+            HealthLevel::Critical => 2.0,
+        })
+    }),
+    ("lifeboat_protection_rpo_seconds", |protection| {
+        protection.rpo.now_ms.map(|ms| ms as f64 / 1000.0)
+    }),
+    ("lifeboat_protection_points", |protection| {
+        protection.kept.as_ref().map(|kept| kept.points as f64)
+    }),
+    ("lifeboat_protection_sent_bytes", |protection| {
+        protection.totals.map(|totals| totals.sent_bytes as f64)
+    }),
+    ("lifeboat_protection_backlog_bytes", |protection| {
+        let left = |progress: api::protection::Progress| {
+            progress.total_bytes.saturating_sub(progress.done_bytes)
+        };
+        protection.totals.map(|_| protection.progress.map_or(0, left) as f64)
+    }),
+];
+
+fn write_protections(text: &mut String, protections: &[Protection]) {
+    use std::fmt::Write as _;
+    for (name, value) in OF_PROTECTIONS {
+        let mut begun = false;
+        for protection in protections {
+            let Some(value) = value(protection) else { continue };
+            if !begun {
+                let _ = writeln!(text, "# TYPE {name} gauge");
+                begun = true;
+            }
+            let _ = writeln!(
+                text,
+                "{name}{{machine=\"{}\",source=\"{}/{}\",target=\"{}/{}\"}} {value}",
+                escaped(&protection.machine.name),
+                protection.source_site.name,
+                protection.source.name,
+                protection.target_site.name,
+                protection.target.name,
+            );
+        }
+        if begun {
+            text.push('\n');
+        }
+    }
+}
+
+/// A label's value. Sites and hosts have safe names; hypervisors allow more.
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

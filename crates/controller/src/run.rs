@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::Controller;
-use crate::agents::{self, Connections};
+use crate::agents::{self, Connections, DutiesChanged};
 use crate::api;
 use crate::authority::Authority;
 use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::database::tokens::NewApiToken;
 use crate::database::{Database, DatabaseError};
+use crate::history;
 use crate::metrics::Metrics;
 
 /// How long requests that are under way may take when the controller stops.
@@ -56,6 +57,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         database,
         authority: Arc::new(authority),
         connections: Connections::default(),
+        duties: DutiesChanged::default(),
         metrics: Metrics::install().map_err(|error| Fault::internal("keep metrics", &error))?,
     };
     let agent_tls = wire::tls::agent_port(&credentials, &authority_pem)
@@ -73,6 +75,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         signal(SignalKind::interrupt()).map_err(|e| Fault::internal("listen for signals", &e))?;
     let agents =
         tokio::spawn(agents::serve(controller.clone(), agent_listener, agent_tls, stop.clone()));
+    let history = tokio::spawn(history::keep(controller.clone(), stop.clone()));
     let service = api::router(controller.clone()).into_make_service();
     let server =
         axum_server::from_tcp_rustls(api_listener, RustlsConfig::from_config(Arc::new(api_tls)))
@@ -96,6 +99,9 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     stop.cancel();
     if let Err(error) = agents.await {
         error!(%error, "the port for agents ended badly");
+    }
+    if let Err(error) = history.await {
+        error!(%error, "the history of RPO ended badly");
     }
     match api.await {
         Ok(Ok(())) => {}

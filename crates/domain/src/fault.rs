@@ -190,6 +190,16 @@ codes! {
     Interrupted = "LB5016",
     /// Certificates or a key for serving cannot be used.
     ServingTlsUnusable = "LB5017",
+    /// Something stands in the way of protecting the machine.
+    ProtectionBlocked = "LB6001",
+    /// The policy makes no sense.
+    PolicyInvalid = "LB6002",
+    /// An agent of the protection is not connected.
+    SideNotReachable = "LB6003",
+    /// Source and replica are not the same.
+    ReplicaDiffers = "LB6004",
+    /// Source and replica could not be compared.
+    NotVerified = "LB6005",
     /// The agent of another host does not answer.
     PeerUnreachable = "LB6050",
     /// What answers at another host's address is not that host.

@@ -13,6 +13,10 @@
 //! | hosts, what they are able to do, whether they can be reached | [`host`] |
 //! | machines, disks, NICs | [`machine`] |
 //! | whether a machine can be protected, and if not why | [`protectability`] |
+//! | policies: how machines are protected | [`policy`] |
+//! | checks before a machine is protected | [`protect_check`] |
+//! | protections: their state, replication, and what may be done to them | [`protection`] |
+//! | whether a protection is healthy, and if not why | [`protection_health`] |
 //! | virtual networks and subnets | [`network`] |
 //! | storage pools | [`storage`] |
 //! | everything that one agent sees | [`inventory`] |
@@ -26,7 +30,11 @@ pub mod inventory;
 pub mod machine;
 pub mod name;
 pub mod network;
+pub mod policy;
+pub mod protect_check;
 pub mod protectability;
+pub mod protection;
+pub mod protection_health;
 pub mod site;
 pub mod storage;
 pub mod token;

@@ -70,6 +70,53 @@ impl fmt::Display for ByteCount {
     }
 }
 
+/// A span of whole seconds. Shown in its largest whole unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seconds(pub u32);
+
+impl Seconds {
+    /// The span, to reckon with.
+    #[must_use]
+    pub fn duration(self) -> time::Duration {
+        time::Duration::seconds(i64::from(self.0))
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds == 0 || !seconds.is_multiple_of(60) => write!(f, "{seconds} s"),
+            seconds if !seconds.is_multiple_of(3600) => write!(f, "{} min", seconds / 60),
+            seconds => Hours(seconds / 3600).fmt(f),
+        }
+    }
+}
+
+/// A span of whole hours. Shown in days from two whole ones on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hours(pub u32);
+
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            hours if hours >= 48 && hours.is_multiple_of(24) => write!(f, "{} days", hours / 24),
+            hours => write!(f, "{hours} h"),
+        }
+    }
+}
+
+/// A span as people read it, in its largest unit: `40 s`, `3 min`, `5 h`,
+/// `2 days`. A negative one is none.
+#[must_use]
+pub fn span(span: time::Duration) -> String {
+    match span.whole_seconds().max(0) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +126,18 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         let elsewhere = at.to_offset(UtcOffset::from_hms(5, 30, 0).unwrap());
         assert_eq!(utc(elsewhere), "2027-01-15 08:00:00Z");
+    }
+
+    #[test]
+    fn spans_read_well() {
+        let seconds = [0, 30, 90, 60, 900, 3600, 86_400, 172_800].map(|s| Seconds(s).to_string());
+        assert_eq!(seconds, ["0 s", "30 s", "90 s", "1 min", "15 min", "1 h", "24 h", "2 days"]);
+        assert_eq!(
+            [24, 47, 48, 49].map(|h| Hours(h).to_string()),
+            ["24 h", "47 h", "2 days", "49 h"]
+        );
+        let spans = [-5, 119, 120, 7200, 172_800].map(|s| span(time::Duration::seconds(s)));
+        assert_eq!(spans, ["0 s", "119 s", "2 min", "2 h", "2 days"]);
     }
 
     #[test]

@@ -8,10 +8,15 @@ pub(crate) mod health;
 pub(crate) mod host;
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod point;
+pub(crate) mod policy;
 pub(crate) mod pool;
+pub(crate) mod protect;
+pub(crate) mod protected;
 pub(crate) mod site;
 pub(crate) mod store;
 pub(crate) mod token;
+pub(crate) mod verify;
 
 /// The verbs of what hosts report and nobody changes here.
 #[derive(Debug, clap::Subcommand)]

@@ -1,5 +1,5 @@
-//! Agents: the port where they connect, one [session] for each, and who is
-//! connected now ([`connections`]).
+//! Agents: the port where they connect, one [session] for each, who is
+//! connected now ([`connections`]), and what each is to do ([`duties`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,11 +20,13 @@ use crate::Controller;
 use refusals::Refusals;
 
 pub mod connections;
+pub mod duties;
 mod enrolment;
 mod refusals;
 mod session;
 
 pub use connections::Connections;
+pub use duties::DutiesChanged;
 pub(crate) use session::revoked;
 
 /// Connections that are served at once; more wait to be accepted.

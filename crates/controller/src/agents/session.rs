@@ -5,7 +5,8 @@
 //!   certificate:    Hello ──▶ standing good? ── no ──▶ Refused, end
 //!                              │ yes
 //!                              ▼
-//!                   Welcome; inventories are applied, heartbeats answered,
+//!                   Welcome; duties are sent, at first and when they change;
+//!                   inventories and reports are applied, heartbeats answered,
 //!                   until silence, close, or an operator ends it (Refused)
 //! ```
 
@@ -17,6 +18,7 @@ use domain::id::HostId;
 use futures::{SinkExt as _, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::codec::Framed;
@@ -24,14 +26,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 use wire::frame::{ControlCodec, FrameError};
-use wire::message::{AgentMessage, ControllerMessage, Hello, ProtocolRange, SILENCE_MAX, Welcome};
+use wire::message::{
+    AgentMessage, ControllerMessage, Hello, PROTOCOL_REPLICATION, ProtocolRange, SILENCE_MAX,
+    Welcome,
+};
+use wire::replication::Duties;
 
 use super::connections::Place;
-use super::enrolment;
+use super::{duties, enrolment};
 use crate::Controller;
 use crate::authority::hexadecimal;
 use crate::database::DatabaseError;
-use crate::database::hosts::Standing;
+use crate::database::hosts::{Greeting, Standing};
 
 type Channel = Framed<TlsStream<TcpStream>, ControlCodec<ControllerMessage, AgentMessage>>;
 
@@ -80,6 +86,10 @@ struct Session<'a> {
     channel: Channel,
     place: Place,
     last_heard: OffsetDateTime,
+    protocol: u16,
+    duties_changed: watch::Receiver<()>,
+    /// What the agent was last told to do on this connection.
+    duties: Option<Duties>,
 }
 
 /// Serves a connection to its end.
@@ -100,7 +110,7 @@ pub(super) async fn serve(
         Ok(Begun::Enrolled) => return Ok(()),
         Err(end) => return tell(channel, end).await,
     };
-    let (name, welcome) = match greet(controller, &hello, host, &serial).await {
+    let (name, welcome) = match greet(controller, &hello, host, &serial, peer).await {
         Ok(greeted) => greeted,
         Err(end) => return tell(channel, end).await,
     };
@@ -108,7 +118,18 @@ pub(super) async fn serve(
     // Only now: a certificate that is no good must not push out a good one.
     let now = OffsetDateTime::now_utc();
     let place = controller.connections.enter(host, Uuid::new_v4(), now);
-    let mut session = Session { controller, host, name, serial, channel, place, last_heard: now };
+    let mut session = Session {
+        controller,
+        host,
+        name,
+        serial,
+        channel,
+        place,
+        last_heard: now,
+        protocol: welcome.protocol,
+        duties_changed: controller.duties.subscribe(),
+        duties: None,
+    };
     let end = match session.begin(welcome).await {
         Ok(()) => tokio::select! {
             end = session.run() => end,
@@ -176,6 +197,7 @@ async fn greet(
     hello: &Hello,
     host: HostId,
     serial: &str,
+    peer: SocketAddr,
 ) -> Result<(String, Welcome), End> {
     let (name, site) = stand(controller, host, serial).await?;
     let doing = format!("let host {name} connect");
@@ -185,11 +207,23 @@ async fn greet(
             subject: name,
         });
     };
-    controller
+    let address = hello.peer_address.as_deref().and_then(|told| {
+        let address = duties::peer_address(told, peer.ip());
+        if address.is_none() {
+            warn!(host = %name, %told, "an agent's address for others makes no sense");
+        }
+        address
+    });
+    let greeting =
+        Greeting { version: &hello.agent_version, protocol, peer_address: address.as_deref() };
+    let moved = controller
         .database
-        .greeted(host, &hello.agent_version, OffsetDateTime::now_utc())
+        .greeted(host, greeting, OffsetDateTime::now_utc())
         .await
         .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+    if moved {
+        controller.duties.announce();
+    }
     info!(host = %name, %site, agent = %hello.agent_version, "an agent is connected");
     Ok((name.clone(), Welcome { protocol, name, site }))
 }
@@ -225,7 +259,27 @@ impl Session<'_> {
     /// between the look at its certificate and its entering.
     async fn begin(&mut self, welcome: Welcome) -> Result<(), End> {
         stand(self.controller, self.host, &self.serial).await?;
-        send(&mut self.channel, &ControllerMessage::Welcome(welcome)).await
+        send(&mut self.channel, &ControllerMessage::Welcome(welcome)).await?;
+        self.tell_duties().await
+    }
+
+    /// Tells the agent what it is to do, unless it was told just that.
+    async fn tell_duties(&mut self) -> Result<(), End> {
+        if self.protocol < PROTOCOL_REPLICATION {
+            return Ok(());
+        }
+        let doing = format!("tell host {} its duties", self.name);
+        let duties = duties::current(&self.controller.database, self.host)
+            .await
+            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+        if self.duties.as_ref() == Some(&duties) {
+            return Ok(());
+        }
+        debug!(host = %self.name, shipping = duties.shipping.len(), keeping = duties.keeping.len(), "duties");
+        let word = ControllerMessage::Duties(Box::new(duties.clone()));
+        send(&mut self.channel, &word).await?;
+        self.duties = Some(duties);
+        Ok(())
     }
 
     /// Serves the agent until something ends the session.
@@ -239,6 +293,13 @@ impl Session<'_> {
                     Some(Err(error)) => return error.into(),
                     None => return End::Gone,
                 },
+                changed = self.duties_changed.changed() => {
+                    changed.expect("the controller keeps the sender");
+                    if let Err(end) = self.tell_duties().await {
+                        return end;
+                    }
+                    continue;
+                }
                 fault = self.place.told_to_end() => {
                     return End::Refused { fault, subject: self.name.clone() };
                 }
@@ -281,7 +342,16 @@ impl Session<'_> {
                     .await
                     .map_err(|error| broken("keep the state of the hypervisor", error))
             }
-            AgentMessage::Replication(_) => Ok(()),
+            AgentMessage::Replication(report) => {
+                let changed = database
+                    .apply_replication(self.host, *report, self.duties.as_ref(), now)
+                    .await
+                    .map_err(|error| broken("keep the report on replication", error))?;
+                if changed {
+                    self.controller.duties.announce();
+                }
+                Ok(())
+            }
             AgentMessage::Renew { request } => self.renew(&request, now).await,
             other @ (AgentMessage::Enrol(_) | AgentMessage::Hello(_)) => Err(End::Refused {
                 fault: Fault::new(

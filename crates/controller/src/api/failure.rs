@@ -36,7 +36,7 @@ impl Failure {
                 Code::NotFound,
                 doing,
                 cause,
-                format!("See what there is with: lifeboat {} list.", noun.word()),
+                format!("See what there is with: {}.", noun.listing()),
             ),
             DatabaseError::Lookup(LookupError::Ambiguous { .. }) => Fault::new(
                 Code::Ambiguous,
@@ -80,7 +80,8 @@ impl Failure {
             Code::Ambiguous | Code::NameTaken | Code::StillInUse | Code::StateForbids => {
                 StatusCode::CONFLICT
             }
-            Code::RequestInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::RequestInvalid | Code::PolicyInvalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Code::ProtectionBlocked | Code::SideNotReachable => StatusCode::CONFLICT,
             Code::DatabaseUnusable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

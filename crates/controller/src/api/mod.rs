@@ -26,9 +26,14 @@ mod health;
 mod hosts;
 mod machines;
 mod networks;
+mod policies;
 mod pools;
+mod protect;
+mod protection_view;
+mod protections;
 mod sites;
 mod tokens;
+mod verifications;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -44,6 +49,8 @@ mod tokens;
         (name = "machine", description = "Virtual machines"),
         (name = "network", description = "Virtual networks of hosts"),
         (name = "pool", description = "Storage pools of hosts"),
+        (name = "policy", description = "How machines are protected"),
+        (name = "protection", description = "Protected machines, their points and verifications"),
         (name = "token", description = "Who may use the API, and who may become a host"),
         (name = "controller", description = "The controller itself"),
     )
@@ -66,6 +73,18 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(networks::show))
         .routes(routes!(pools::list))
         .routes(routes!(pools::show))
+        .routes(routes!(policies::list, policies::create))
+        .routes(routes!(policies::show, policies::change, policies::delete))
+        .routes(routes!(protect::check))
+        .routes(routes!(protections::list, protect::create))
+        .routes(routes!(protections::show, protections::change, protections::disable))
+        .routes(routes!(protections::pause))
+        .routes(routes!(protections::resume))
+        .routes(routes!(protections::resynchronise))
+        .routes(routes!(protections::points))
+        .routes(routes!(verifications::verify))
+        .routes(routes!(verifications::list))
+        .routes(routes!(verifications::show))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::create_enrolment))
         .routes(routes!(tokens::withdraw))
@@ -103,6 +122,13 @@ pub fn router(controller: Controller) -> Router {
         .layer(middleware::from_fn(count))
         .layer(tower_http::limit::RequestBodyLimitLayer::new(1 << 20))
         .with_state(controller)
+}
+
+/// All protections as they are shown, for the metrics.
+pub(crate) async fn protections(
+    controller: &Controller,
+) -> crate::database::Result<Vec<api::protection::Protection>> {
+    protection_view::all(controller).await
 }
 
 async fn count(request: Request, next: Next) -> Response {

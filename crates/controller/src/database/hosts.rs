@@ -3,16 +3,18 @@
 use domain::host::{HostFacts, HostOperation, Hypervisor, Reachability, permit};
 use domain::id::{HostId, TokenId};
 use domain::name::Name;
+use domain::protection::Side;
 use domain::token::{EnrolmentRefusal, EnrolmentToken, Secret, judge_enrolment};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire::inventory as sent;
+use wire::message::PROTOCOL_REPLICATION;
 
 use super::lookup::{LookupError, Noun};
 use super::{
-    Database, DatabaseError, Result, audit, microseconds, nonsense, optional_time, time_of, tokens,
-    uuid_of,
+    Database, DatabaseError, Result, audit, count, microseconds, nonsense, optional_time, time_of,
+    tokens, uuid_of,
 };
 use crate::authority::Issued;
 
@@ -34,6 +36,8 @@ pub struct HostRow {
     inventory_seen_us: Option<i64>,
     hypervisor_lost_us: Option<i64>,
     hypervisor_lost_reason: Option<String>,
+    peer_address: Option<String>,
+    protocol: Option<u16>,
     machines: u32,
 }
 
@@ -74,6 +78,17 @@ pub enum Enrolment {
         /// The name of the site.
         site: String,
     },
+}
+
+/// What an agent says of itself when it connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting<'a> {
+    /// Version of Lifeboat that it is.
+    pub version: &'a str,
+    /// Version of the protocol that is spoken.
+    pub protocol: u16,
+    /// Where it takes data from others, `HOST:PORT`.
+    pub peer_address: Option<&'a str>,
 }
 
 /// What an enrolment asks for.
@@ -126,6 +141,46 @@ impl HostRow {
         }
     }
 
+    /// The host as a side of a protection, when its agent is connected since
+    /// then or not at all.
+    ///
+    /// # Errors
+    /// When the row makes no sense.
+    pub fn side(&self, connected: Option<OffsetDateTime>) -> Result<Side> {
+        Ok(Side {
+            name: self.name.clone(),
+            reachability: self.reachability(connected)?,
+            replicates: self.protocol.is_some_and(|version| version >= PROTOCOL_REPLICATION),
+            has_address: self.peer_address.is_some(),
+        })
+    }
+
+    /// The host by its id and name.
+    ///
+    /// # Errors
+    /// When the row makes no sense.
+    pub fn reference(&self) -> Result<api::Reference> {
+        Ok(api::Reference { id: uuid_of(&self.id)?, name: self.name.clone() })
+    }
+
+    /// The id of the host's cloud, if it is in one.
+    #[must_use]
+    pub fn cloud_id(&self) -> Option<&str> {
+        self.cloud_id.as_deref()
+    }
+
+    /// Whether its certificate is refused for good.
+    #[must_use]
+    pub const fn is_revoked(&self) -> bool {
+        self.revoked_us.is_some()
+    }
+
+    /// Where its agent takes data from others.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<&str> {
+        self.peer_address.as_deref()
+    }
+
     fn hypervisor(&self) -> Result<Hypervisor> {
         match self.hypervisor_lost_us {
             None => Ok(Hypervisor::Answering),
@@ -174,6 +229,7 @@ impl HostRow {
             inventory_seen: optional_time(self.inventory_seen_us)?,
             certificate_expires: time_of(self.certificate_expires_us)?,
             machines: self.machines,
+            peer_address: self.peer_address,
             operations,
             name: self.name,
         })
@@ -191,7 +247,7 @@ impl Database {
                     c.id AS cloud_id, c.name AS cloud_name,
                     h.enrolled_us, h.last_heard_us, h.revoked_us, h.certificate_expires_us,
                     h.agent_version, h.facts, h.inventory_seen_us,
-                    h.hypervisor_lost_us, h.hypervisor_lost_reason,
+                    h.hypervisor_lost_us, h.hypervisor_lost_reason, h.peer_address, h.protocol,
                     (SELECT COUNT(*) FROM machines m WHERE m.host_id = h.id) AS machines
              FROM hosts h JOIN sites s ON s.id = h.site_id LEFT JOIN clouds c ON c.id = h.cloud_id
              ORDER BY s.name, h.name",
@@ -332,18 +388,36 @@ impl Database {
         Ok(())
     }
 
-    /// Keeps that a host's agent said hello.
+    /// Keeps that a host's agent said hello. Tells whether others need to know:
+    /// where it takes data has changed.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn greeted(&self, host: HostId, version: &str, now: OffsetDateTime) -> Result<()> {
-        sqlx::query("UPDATE hosts SET agent_version = $2, last_heard_us = $3 WHERE id = $1")
-            .bind(host.to_string())
-            .bind(version)
-            .bind(microseconds(now))
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    pub async fn greeted(
+        &self,
+        host: HostId,
+        greeting: Greeting<'_>,
+        now: OffsetDateTime,
+    ) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let before: Option<Option<String>> =
+            sqlx::query_scalar("SELECT peer_address FROM hosts WHERE id = $1")
+                .bind(host.to_string())
+                .fetch_optional(&mut *transaction)
+                .await?;
+        sqlx::query(
+            "UPDATE hosts SET agent_version = $2, last_heard_us = $3, protocol = $4,
+                    peer_address = $5 WHERE id = $1",
+        )
+        .bind(host.to_string())
+        .bind(greeting.version)
+        .bind(microseconds(now))
+        .bind(greeting.protocol)
+        .bind(greeting.peer_address)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(before.flatten().as_deref() != greeting.peer_address)
     }
 
     /// Keeps when a host was last heard.
@@ -429,7 +503,7 @@ impl Database {
     /// Forgets a host and its inventory.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When a protection needs it, or the database fails.
     pub async fn remove_host(
         &self,
         host: &api::host::Host,
@@ -437,6 +511,15 @@ impl Database {
         now: OffsetDateTime,
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
+        let protections = count(
+            &mut transaction,
+            "SELECT COUNT(*) FROM protections WHERE source_host_id = $1 OR target_host_id = $1",
+            host.id,
+        )
+        .await?;
+        if protections > 0 {
+            return Err(DatabaseError::StillInUse(format!("{protections} protections")));
+        }
         sqlx::query("DELETE FROM hosts WHERE id = $1")
             .bind(host.id.to_string())
             .execute(&mut *transaction)

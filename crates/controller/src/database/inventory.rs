@@ -164,6 +164,33 @@ impl Database {
             .collect()
     }
 
+    /// A machine as its host last saw it, and that host.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn machine_at(&self, id: MachineId) -> Result<Option<(Machine, HostId)>> {
+        let row: Option<(String, String)> =
+            sqlx::query_as("SELECT document, host_id FROM machines WHERE id = $1")
+                .bind(id.to_string())
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map(|(document, host)| Ok((read_machine(&document)?, HostId::new(uuid_of(&host)?))))
+            .transpose()
+    }
+
+    /// The machines of a host as it last saw them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn machines_at(&self, host: HostId) -> Result<Vec<Machine>> {
+        let rows: Vec<(String,)> =
+            sqlx::query_as("SELECT document FROM machines WHERE host_id = $1")
+                .bind(host.to_string())
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter().map(|(document,)| read_machine(&document)).collect()
+    }
+
     /// Virtual networks, by name.
     ///
     /// # Errors
@@ -262,6 +289,12 @@ impl ItemRow {
     fn read<T: DeserializeOwned>(&self, what: &'static str) -> Result<T> {
         serde_json::from_str(&self.document).map_err(|error| nonsense(what, &error))
     }
+}
+
+fn read_machine(document: &str) -> Result<Machine> {
+    let machine: sent::Machine =
+        serde_json::from_str(document).map_err(|error| nonsense("a machine", &error))?;
+    Ok(machine.into())
 }
 
 /// Makes a host's rows of one table exactly these.

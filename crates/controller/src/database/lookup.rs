@@ -3,6 +3,7 @@
 //! A name may stand alone when only one thing has it, or be qualified by what
 //! it belongs to: `site/cloud`, `site/host`, `host/machine`, `site/host/machine`.
 
+use domain::id::{HostId, MachineId, MachineUuid};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -23,6 +24,12 @@ pub enum Noun {
     Network,
     /// A pool, as a machine.
     Pool,
+    /// A policy.
+    Policy,
+    /// A protection, by its machine: as that, or by its UUID.
+    Protection,
+    /// A verification, by its id.
+    Verification,
 }
 
 /// There is not exactly one.
@@ -59,6 +66,24 @@ impl Noun {
             Self::Machine => "machine",
             Self::Network => "network",
             Self::Pool => "pool",
+            Self::Policy => "policy",
+            Self::Protection => "protected machine",
+            Self::Verification => "verification",
+        }
+    }
+
+    /// The command that shows what there is.
+    #[must_use]
+    pub const fn listing(self) -> &'static str {
+        match self {
+            Self::Site => "lifeboat site list",
+            Self::Cloud => "lifeboat cloud list",
+            Self::Host => "lifeboat host list",
+            Self::Machine => "lifeboat machine list",
+            Self::Network => "lifeboat network list",
+            Self::Pool => "lifeboat pool list",
+            Self::Policy => "lifeboat policy list",
+            Self::Protection | Self::Verification => "lifeboat protected list",
         }
     }
 
@@ -85,6 +110,16 @@ impl Noun {
                  WHERE n.id = $1 OR n.name = $1 OR h.name || '/' || n.name = $1
                     OR s.name || '/' || h.name || '/' || n.name = $1"
             }
+            Self::Policy => "SELECT id, name FROM policies WHERE id = $1 OR name = $1",
+            Self::Protection => {
+                "SELECT p.id, s.name || '/' || h.name || '/' || p.machine_name
+                 FROM protections p JOIN hosts h ON h.id = p.source_host_id
+                 JOIN sites s ON s.id = h.site_id
+                 WHERE p.id = $1 OR p.machine_uuid = $1 OR p.machine_name = $1
+                    OR h.name || '/' || p.machine_name = $1
+                    OR s.name || '/' || h.name || '/' || p.machine_name = $1"
+            }
+            Self::Verification => "SELECT wish, wish FROM verifications WHERE wish = $1",
             Self::Pool => {
                 "SELECT p.id, s.name || '/' || h.name || '/' || p.name
                  FROM pools p JOIN hosts h ON h.id = p.host_id JOIN sites s ON s.id = h.site_id
@@ -102,14 +137,36 @@ pub(super) async fn find(
     reference: &str,
 ) -> Result<Uuid> {
     let mut found: Vec<(String, String)> =
-        sqlx::query_as(noun.query()).bind(reference).fetch_all(connection).await?;
+        sqlx::query_as(noun.query()).bind(reference).fetch_all(&mut *connection).await?;
+    if found.is_empty() && noun == Noun::Machine {
+        found = machines_of_uuid(connection, reference).await?;
+    }
     match found.as_mut_slice() {
         [] => Err(LookupError::NotFound { noun, reference: reference.to_owned() }.into()),
         [(id, _)] => uuid_of(id),
         several => {
-            several.sort();
+            several.sort_by(|one, other| one.1.cmp(&other.1));
             let candidates = several.iter().map(|(_, name)| name.clone()).collect();
             Err(LookupError::Ambiguous { noun, reference: reference.to_owned(), candidates }.into())
         }
     }
+}
+
+/// The machines with this UUID of the hypervisor's, on whichever host: their
+/// ids follow from it.
+async fn machines_of_uuid(
+    connection: &mut SqliteConnection,
+    reference: &str,
+) -> Result<Vec<(String, String)>> {
+    let Ok(uuid) = reference.parse::<MachineUuid>() else { return Ok(vec![]) };
+    let hosts: Vec<(String,)> =
+        sqlx::query_as("SELECT id FROM hosts").fetch_all(&mut *connection).await?;
+    let mut found = Vec::new();
+    for (host,) in hosts {
+        let id = MachineId::on_host(HostId::new(uuid_of(&host)?), uuid).to_string();
+        let on_host: Option<(String, String)> =
+            sqlx::query_as(Noun::Machine.query()).bind(id).fetch_optional(&mut *connection).await?;
+        found.extend(on_host);
+    }
+    Ok(found)
 }

@@ -22,8 +22,12 @@ pub mod clouds;
 pub mod hosts;
 pub mod inventory;
 pub mod lookup;
+pub mod policies;
+pub mod protections;
+pub mod reports;
 pub mod sites;
 pub mod tokens;
+pub mod verifications;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/database/migrations");
 

@@ -1,0 +1,346 @@
+//! Protections, their recovery points and verifications.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{Operation, Reason, Reference, words};
+
+words! {
+    /// Where a protection stands.
+    ProtectionState = domain::protection::State {
+        Enabling = "enabling",
+        InitialReplication = "initial-replication",
+        Protected = "protected",
+        Disabling = "disabling",
+    }
+}
+
+words! {
+    /// How healthy a protection is.
+    HealthLevel = domain::protection_health::Level {
+        Normal = "normal",
+        Warning = "warning",
+        Critical = "critical",
+    }
+}
+
+words! {
+    /// What may be done to a protection.
+    ProtectionOperation = domain::protection::Operation {
+        Pause = "pause",
+        Resume = "resume",
+        Resynchronise = "resynchronise",
+        Verify = "verify",
+        ChangePolicy = "change-policy",
+        Disable = "disable",
+    }
+}
+
+/// A protected machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Protection {
+    /// Never changes.
+    pub id: Uuid,
+    /// The machine, by the hypervisor's UUID.
+    pub machine: Reference,
+    /// The host that it runs on.
+    pub source: Reference,
+    /// Where that is.
+    pub source_site: Reference,
+    /// The host that keeps its points.
+    pub target: Reference,
+    /// Where that is.
+    pub target_site: Reference,
+    /// The policy that it follows.
+    pub policy: Reference,
+    /// Disks that are left out.
+    pub excluded_disks: Vec<String>,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created: OffsetDateTime,
+    /// The initial replication waits for this.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub not_before: Option<OffsetDateTime>,
+    /// Where it stands.
+    pub state: ProtectionState,
+    /// How replication goes on.
+    pub replication: Replication,
+    /// Whether a test runs.
+    pub test: TestState,
+    /// Whether it is healthy, and if not why.
+    pub health: Health,
+    /// How old its newest point is, was, and may be.
+    pub rpo: Rpo,
+    /// The newest point that is durable at the target.
+    pub newest: Option<RecoveryPoint>,
+    /// What the target keeps; absent until its agent told.
+    pub kept: Option<Kept>,
+    /// Of the copy that is under way; absent when there is none.
+    pub progress: Option<Progress>,
+    /// Since the source's agent began with the machine; absent until it told.
+    pub totals: Option<Totals>,
+    /// The last cycle; absent until there was one.
+    pub last_cycle: Option<Cycle>,
+    /// When the source's agent last told of it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub source_told: Option<OffsetDateTime>,
+    /// When the target's agent last told of it.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub target_told: Option<OffsetDateTime>,
+    /// The verification that was asked for and is not finished.
+    pub verifying: Option<Uuid>,
+    /// What may be done to it.
+    pub operations: Vec<Operation>,
+}
+
+/// How replication goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Replication {
+    /// Not begun.
+    Waiting,
+    /// The first copy.
+    Initial,
+    /// Changes only.
+    Steady,
+    /// Comparing with the target.
+    Resynchronising {
+        /// Why.
+        reason: String,
+    },
+    /// An operator paused it.
+    Paused,
+    /// Something keeps it from going on; it tries again by itself.
+    Broken {
+        /// The error's code.
+        code: String,
+        /// What could not be done, and why.
+        reason: String,
+        /// What to do about it.
+        advice: String,
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+    },
+}
+
+/// Whether a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TestState {
+    /// None does.
+    None,
+}
+
+/// Whether a protection is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// That of the worst reason.
+    pub level: HealthLevel,
+    /// Everything that is not as it should be, the worst first.
+    pub reasons: Vec<HealthReason>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthReason {
+    /// How bad it is.
+    pub level: HealthLevel,
+    /// What it is.
+    pub reason: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// How old the newest point is, was, and may be, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rpo {
+    /// Now, as far as the controller knows; absent before the first point.
+    pub now_ms: Option<u64>,
+    /// Beyond this, health is a warning.
+    pub allowed_ms: u64,
+    /// At its worst over the last 24 hours, measured by the controller.
+    pub worst_24h_ms: Option<u64>,
+    /// In 99 of 100 minutes of the last 24 hours it was no worse.
+    pub p99_24h_ms: Option<u64>,
+    /// In so many minutes of the last 24 hours it was measured.
+    pub measured_minutes: u32,
+    /// At its worst over the last 24 hours, measured by the source's agent.
+    pub agent_worst_ms: Option<u64>,
+    /// 99 of 100 times it was no worse, measured by the source's agent.
+    pub agent_p99_ms: Option<u64>,
+}
+
+/// All disks of a machine at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryPoint {
+    /// Its number in the store.
+    pub point: u32,
+    /// When the disks were held still, by the source's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub instant: OffsetDateTime,
+    /// Whether applications had written everything down.
+    pub app_consistent: bool,
+    /// Bytes that it took when it arrived.
+    pub stored_bytes: u64,
+}
+
+/// What a target keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Kept {
+    /// The folder of the points.
+    pub folder: String,
+    /// How many there are.
+    pub points: u64,
+    /// Bytes that they take.
+    pub used_bytes: u64,
+    /// Bytes that are free where they lie.
+    pub free_bytes: u64,
+}
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Bytes that are at the target or need not go.
+    pub done_bytes: u64,
+    /// Of so many.
+    pub total_bytes: u64,
+}
+
+/// Sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Totals {
+    /// Read from the disks.
+    pub read_bytes: u64,
+    /// Sent, as it went over the wire.
+    pub sent_bytes: u64,
+    /// Points sealed.
+    pub points: u64,
+}
+
+/// One cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cycle {
+    /// Milliseconds from the cut to the seal.
+    pub took_ms: u64,
+    /// Bytes that had changed.
+    pub changed_bytes: u64,
+    /// Bytes on the wire.
+    pub sent_bytes: u64,
+}
+
+/// Protects a machine, or asks whether that would work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Protect {
+    /// The machine: name, host/name, site/host/name, UUID or id.
+    pub machine: String,
+    /// The host that shall keep its points, by name or id; or a cloud or a site
+    /// that has exactly one.
+    pub target: String,
+    /// The policy, by name or id; `default` when absent.
+    pub policy: Option<String>,
+    /// Disks to leave out, by the hypervisor's names such as `vdb`.
+    #[serde(default)]
+    pub excluded_disks: Vec<String>,
+    /// The initial replication waits for this.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub not_before: Option<OffsetDateTime>,
+}
+
+/// What was found before a machine is protected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProtectCheck {
+    /// Whether it can be protected so.
+    pub possible: bool,
+    /// What stands in the way.
+    pub obstacles: Vec<Reason>,
+    /// What would be better otherwise.
+    pub remarks: Vec<Reason>,
+}
+
+/// Gives a protection another policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeProtection {
+    /// The policy, by name or id.
+    pub policy: String,
+}
+
+/// What became of a protection that was disabled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Disabled {
+    /// Whether it is gone; else it is once both agents have ended it.
+    pub finished: bool,
+    /// What stays at the hosts.
+    pub left_behind: Vec<String>,
+}
+
+/// How a verification ended, if it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerificationOutcome {
+    /// It has not.
+    Pending,
+    /// Source and replica are the same.
+    Same,
+    /// They differ.
+    Differs,
+    /// It could not be done.
+    NotDone,
+}
+
+/// A comparison of source and replica, to keep as evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Verification {
+    /// Never changes.
+    pub id: Uuid,
+    /// The protection.
+    pub protection: Uuid,
+    /// The machine, by the hypervisor's UUID and its name at that time.
+    pub machine: Reference,
+    /// The source's name at that time.
+    pub source: String,
+    /// The target's name at that time.
+    pub target: String,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub asked: OffsetDateTime,
+    /// By whom.
+    pub asked_by: String,
+    /// How it ended, if it has.
+    pub outcome: VerificationOutcome,
+    /// When it was finished, by the source's clock.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished: Option<OffsetDateTime>,
+    /// The point that was compared.
+    pub point: Option<RecoveryPoint>,
+    /// One for each disk.
+    pub disks: Vec<VerifiedDisk>,
+    /// Why it could not be done.
+    pub trouble: Option<crate::problem::Problem>,
+}
+
+/// What was found of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifiedDisk {
+    /// The hypervisor's name, such as `vda`.
+    pub disk: String,
+    /// Bytes of it, all of which were compared by hash.
+    pub bytes: u64,
+    /// BLAKE3 of the hashes of its blocks of 64 KiB, hexadecimal.
+    pub digest: String,
+    /// Stretches that differ, the first hundred.
+    pub differing: Vec<Stretch>,
+}
+
+/// A stretch of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stretch {
+    /// Where it begins, in bytes.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub length_bytes: u64,
+}

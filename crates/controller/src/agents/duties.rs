@@ -1,0 +1,248 @@
+//! What each agent is to do: made anew from all protections whenever anything
+//! changes, and sent whole to whom it concerns.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use domain::id::HostId;
+use domain::policy::{self, Policy};
+use tokio::sync::watch;
+use wire::replication::{
+    Compression, Duties, Keeping, Retention, RetentionTier, Shipping, ShippingPolicy,
+};
+
+use crate::database::protections::Protection;
+use crate::database::{Database, Result};
+
+/// Tells sessions that somebody's duties may have changed. Cheap to clone; all
+/// clones are one.
+#[derive(Debug, Clone)]
+pub struct DutiesChanged(Arc<watch::Sender<()>>);
+
+impl Default for DutiesChanged {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(())))
+    }
+}
+
+impl DutiesChanged {
+    /// Has every session look again. The change must be in the database.
+    pub fn announce(&self) {
+        self.0.send_replace(());
+    }
+
+    /// Sees each announcement from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
+}
+
+/// A host as other agents have to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Where its agent takes data, `HOST:PORT`.
+    pub address: Option<String>,
+}
+
+/// What a host's agent is to do now.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn current(database: &Database, host: HostId) -> Result<Duties> {
+    let protections = database.protections().await?;
+    let hosts = database.hosts().await?;
+    let mut peers = HashMap::new();
+    for host in hosts {
+        // Whoever is revoked takes nothing from anybody.
+        let address = host.peer_address().filter(|_| !host.is_revoked()).map(str::to_owned);
+        peers.insert(host.id()?, Peer { name: host.reference()?.name, address });
+    }
+    Ok(duties_of(host, &protections, &peers))
+}
+
+/// What a host's agent is to do. What is being disabled is no duty any more.
+#[must_use]
+pub fn duties_of(
+    host: HostId,
+    protections: &[Protection],
+    peers: &HashMap<HostId, Peer>,
+) -> Duties {
+    let lasting = || protections.iter().filter(|protection| protection.disabling.is_none());
+    Duties {
+        shipping: lasting()
+            .filter(|protection| protection.source == host)
+            .map(|protection| shipping(protection, peers.get(&protection.target)))
+            .collect(),
+        keeping: lasting().filter(|protection| protection.target == host).map(keeping).collect(),
+    }
+}
+
+fn shipping(protection: &Protection, target: Option<&Peer>) -> Shipping {
+    Shipping {
+        protection: protection.id,
+        machine: protection.machine,
+        name: protection.machine_name.clone(),
+        target: protection.target,
+        target_name: target.map(|target| target.name.clone()).unwrap_or_default(),
+        target_address: target.and_then(|target| target.address.clone()),
+        generation: protection.generation,
+        excluded_disks: protection.excluded.clone(),
+        policy: shipping_policy(&protection.policy),
+        paused: protection.paused,
+        not_before: protection.not_before,
+        resynchronise: protection.resynchronise,
+        verify: protection.verify,
+    }
+}
+
+fn keeping(protection: &Protection) -> Keeping {
+    let retention = &protection.policy.retention;
+    let tiers = retention.tiers.iter();
+    Keeping {
+        protection: protection.id,
+        machine: protection.machine,
+        name: protection.machine_name.clone(),
+        source: protection.source,
+        generation: protection.generation,
+        retention: Retention {
+            all_hours: retention.all.0,
+            tiers: tiers
+                .map(|tier| RetentionTier { slot_hours: tier.slot.0, hours: tier.age.0 })
+                .collect(),
+            app_extra_hours: retention.app_extra.0,
+        },
+        compression: compression(protection.policy.compression),
+    }
+}
+
+fn shipping_policy(policy: &Policy) -> ShippingPolicy {
+    ShippingPolicy {
+        every_seconds: policy.every.0,
+        app_consistent_seconds: policy.app_consistent.map(|every| every.0),
+        freeze_seconds: policy.freeze_limit.0,
+        compression: compression(policy.compression),
+        bytes_per_second: policy.bandwidth.map(domain::units::ByteCount::bytes),
+    }
+}
+
+const fn compression(compression: policy::Compression) -> Compression {
+    match compression {
+        policy::Compression::None => Compression::None,
+        policy::Compression::Fast => Compression::Fast,
+        policy::Compression::Strong => Compression::Strong,
+    }
+}
+
+/// Where an agent takes data, from what it told and from where it called:
+/// `:PORT` is at the address that it comes from. None if it makes no sense.
+#[must_use]
+pub fn peer_address(told: &str, from: IpAddr) -> Option<String> {
+    let (host, port) = told.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port != 0)?;
+    if host.is_empty() {
+        return Some(std::net::SocketAddr::new(from.to_canonical(), port).to_string());
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let sound = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            host.len() <= 253
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        }
+    };
+    sound.then(|| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::id::{MachineUuid, PolicyId, ProtectionId};
+    use domain::units::Seconds;
+    use time::OffsetDateTime;
+    use uuid::Uuid;
+
+    fn host(number: u128) -> HostId {
+        HostId::new(Uuid::from_u128(number))
+    }
+
+    fn protection() -> Protection {
+        Protection {
+            id: ProtectionId::new(Uuid::from_u128(10)),
+            machine: MachineUuid::new(Uuid::from_u128(2)),
+            machine_name: "web".into(),
+            source: host(1),
+            target: host(3),
+            policy_id: PolicyId::new(Uuid::from_u128(5)),
+            policy_name: "default".into(),
+            policy: Policy { app_consistent: Some(Seconds(3600)), ..Policy::default() },
+            excluded: vec!["vdb".into()],
+            generation: 7,
+            paused: false,
+            not_before: None,
+            resynchronise: None,
+            verify: Some(Uuid::from_u128(6)),
+            created: OffsetDateTime::UNIX_EPOCH,
+            disabling: None,
+            shipping: None,
+            keeping: None,
+            newest_kept: None,
+            verified: None,
+        }
+    }
+
+    #[test]
+    fn each_side_is_told_its_part_and_nobody_else_anything() {
+        let peer = Peer { name: "kvm2".into(), address: Some("192.0.2.2:7444".into()) };
+        let peers = HashMap::from([(host(3), peer)]);
+        let told = |number| {
+            let duties = duties_of(host(number), &[protection()], &peers);
+            serde_json::to_value(duties).unwrap()
+        };
+        let id = |number| Uuid::from_u128(number).to_string();
+        assert_eq!(
+            told(1),
+            serde_json::json!({ "keeping": [], "shipping": [{
+                "protection": id(10), "machine": id(2), "name": "web",
+                "target": id(3), "target_name": "kvm2", "target_address": "192.0.2.2:7444",
+                "generation": 7, "excluded_disks": ["vdb"],
+                "policy": {
+                    "every_seconds": 30, "app_consistent_seconds": 3600, "freeze_seconds": 10,
+                    "compression": "fast", "bytes_per_second": null
+                },
+                "paused": false, "not_before": null, "resynchronise": null, "verify": id(6)
+            }]})
+        );
+        assert_eq!(
+            told(3),
+            serde_json::json!({ "shipping": [], "keeping": [{
+                "protection": id(10), "machine": id(2), "name": "web", "source": id(1),
+                "generation": 7, "compression": "fast",
+                "retention": {
+                    "all_hours": 24, "app_extra_hours": 24,
+                    "tiers": [{ "slot_hours": 1, "hours": 48 }, { "slot_hours": 24, "hours": 720 }]
+                }
+            }]})
+        );
+        assert_eq!(told(4), serde_json::json!({ "shipping": [], "keeping": [] }));
+        let ending = Protection { disabling: Some(OffsetDateTime::UNIX_EPOCH), ..protection() };
+        assert_eq!(duties_of(host(1), &[ending], &peers), Duties::default());
+    }
+
+    #[test]
+    fn a_port_alone_is_at_the_address_that_the_agent_comes_from() {
+        let from = |told: &str, from: &str| peer_address(told, from.parse().unwrap());
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(from(":7444", "192.0.2.7"), some("192.0.2.7:7444"));
+        assert_eq!(from(":7444", "::ffff:192.0.2.7"), some("192.0.2.7:7444"));
+        assert_eq!(from(":7444", "2001:db8::7"), some("[2001:db8::7]:7444"));
+        assert_eq!(from("kvm2.example:7444", "192.0.2.7"), some("kvm2.example:7444"));
+        assert_eq!(from("[2001:db8::8]:7444", "192.0.2.7"), some("[2001:db8::8]:7444"));
+        for nonsense in ["", ":", ":0", "kvm2", "kvm2:x", "a b:7444", "[x]:7444", "2001:db8::8:1"] {
+            assert_eq!(from(nonsense, "192.0.2.7"), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! How a protection is shown: what is wanted, what agents told, and what
+//! follows from both now.
+
+use std::collections::HashMap;
+
+use api::protection::{
+    Cycle, Health, HealthReason, Kept, Progress, Protection, ProtectionOperation, RecoveryPoint,
+    Replication, Rpo, TestState, Totals,
+};
+use domain::id::HostId;
+use domain::protection::{
+    Keeping, Observed, Operation, Phase, Shipping, Side, Trouble, Verified, permit, replication,
+    state,
+};
+use domain::protection_health::{age_allowed, judge};
+use domain::units::ByteCount;
+use time::{Duration, OffsetDateTime};
+use wire::replication as told;
+
+use crate::Controller;
+use crate::database::hosts::HostRow;
+use crate::database::protections::Protection as Stored;
+use crate::database::reports::RpoFigures;
+use crate::database::{DatabaseError, Result};
+
+/// All hosts, by id, as views of protections need them.
+pub(crate) struct Hosts {
+    by_id: HashMap<HostId, (HostRow, Side)>,
+}
+
+impl Hosts {
+    pub(crate) async fn read(controller: &Controller) -> Result<Self> {
+        let mut by_id = HashMap::new();
+        for row in controller.database.hosts().await? {
+            let side = row.side(controller.connections.since(row.id()?))?;
+            by_id.insert(row.id()?, (row, side));
+        }
+        Ok(Self { by_id })
+    }
+
+    pub(crate) fn get(&self, host: HostId) -> Result<&(HostRow, Side)> {
+        self.by_id.get(&host).ok_or_else(|| DatabaseError::Nonsense {
+            what: "a protection",
+            cause: format!("there is no host {host}"),
+        })
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(HostRow, Side)> {
+        self.by_id.values()
+    }
+}
+
+/// What is known of how a protection is.
+pub(crate) fn observed(stored: &Stored, hosts: &Hosts) -> Result<Observed> {
+    Ok(Observed {
+        source: hosts.get(stored.source)?.1.clone(),
+        target: hosts.get(stored.target)?.1.clone(),
+        shipping: stored.shipping.as_ref().map(|(report, _)| shipping(report)),
+        keeping: stored.keeping.as_ref().map(|(report, _)| Keeping {
+            trouble: report.trouble.as_ref().map(trouble),
+            newest: stored.newest_kept,
+            used: ByteCount::new(report.used_bytes),
+            free: ByteCount::new(report.free_bytes),
+        }),
+        verified: stored.verified.as_ref().map(verified),
+    })
+}
+
+fn shipping(report: &told::ShippingReport) -> Shipping {
+    Shipping {
+        phase: match &report.phase {
+            told::Phase::Waiting => Phase::Waiting,
+            told::Phase::Initial => Phase::Initial,
+            told::Phase::Steady => Phase::Steady,
+            told::Phase::Resynchronising { reason } => {
+                Phase::Resynchronising { reason: reason.clone() }
+            }
+            told::Phase::Paused => Phase::Paused,
+        },
+        trouble: report.trouble.as_ref().map(trouble),
+        remarks: report.remarks.clone(),
+        newest: report.newest.map(|point| point.instant),
+    }
+}
+
+fn trouble(told: &told::Trouble) -> Trouble {
+    Trouble {
+        code: told.fault.code.clone(),
+        cause: format!("cannot {}: {}", told.fault.doing, told.fault.cause),
+        advice: told.fault.advice.clone(),
+        since: told.since,
+    }
+}
+
+fn verified(report: &told::VerifyReport) -> Verified {
+    let at = report.finished;
+    if let Some(trouble) = &report.trouble {
+        let cause = format!("cannot {}: {}", trouble.doing, trouble.cause);
+        return Verified::NotDone { at, cause, advice: trouble.advice.clone() };
+    }
+    let differing = report.disks.iter().filter(|disk| !disk.differing.is_empty());
+    let disks: Vec<String> = differing.map(|disk| disk.disk.clone()).collect();
+    if disks.is_empty() { Verified::Same { at } } else { Verified::Differs { at, disks } }
+}
+
+/// A recovery point as it is shown.
+pub(super) fn point(point: told::PointMark) -> RecoveryPoint {
+    RecoveryPoint {
+        point: point.point,
+        instant: point.instant,
+        app_consistent: point.app_consistent,
+        stored_bytes: point.stored_bytes,
+    }
+}
+
+/// How a protection is shown.
+pub(crate) fn view(
+    stored: &Stored,
+    hosts: &Hosts,
+    newest: Option<told::PointMark>,
+    figures: RpoFigures,
+    now: OffsetDateTime,
+) -> Result<Protection> {
+    let observed = observed(stored, hosts)?;
+    let intent = stored.intent();
+    let (source, target) = (&hosts.get(stored.source)?.0, &hosts.get(stored.target)?.0);
+    let shipped = stored.shipping.as_ref().map(|(report, _)| report);
+    let kept = stored.keeping.as_ref().map(|(report, _)| report);
+    let health = judge(&intent, &observed, now);
+    Ok(Protection {
+        id: stored.id.uuid(),
+        machine: api::Reference { id: stored.machine.uuid(), name: stored.machine_name.clone() },
+        source: source.reference()?,
+        source_site: source.site()?,
+        target: target.reference()?,
+        target_site: target.site()?,
+        policy: api::Reference { id: stored.policy_id.uuid(), name: stored.policy_name.clone() },
+        excluded_disks: stored.excluded.clone(),
+        created: stored.created,
+        not_before: stored.not_before,
+        state: state(&intent, &observed).into(),
+        replication: replication_view(replication(&intent, &observed)),
+        test: TestState::None,
+        health: Health {
+            level: health.level.into(),
+            reasons: health
+                .reasons
+                .iter()
+                .map(|reason| HealthReason {
+                    level: reason.level().into(),
+                    reason: reason.to_string(),
+                    advice: reason.advice(),
+                })
+                .collect(),
+        },
+        rpo: Rpo {
+            now_ms: observed.newest().map(|newest| milliseconds(now - newest)),
+            allowed_ms: milliseconds(age_allowed(intent.every)),
+            worst_24h_ms: figures.worst_ms,
+            p99_24h_ms: figures.p99_ms,
+            measured_minutes: figures.minutes,
+            agent_worst_ms: shipped.and_then(|report| report.rpo_worst_ms),
+            agent_p99_ms: shipped.and_then(|report| report.rpo_p99_ms),
+        },
+        newest: newest.map(point),
+        kept: kept.map(|report| Kept {
+            folder: report.folder.clone(),
+            points: report.count,
+            used_bytes: report.used_bytes,
+            free_bytes: report.free_bytes,
+        }),
+        progress: shipped
+            .and_then(|report| report.progress)
+            .map(|progress| Progress { done_bytes: progress.done, total_bytes: progress.total }),
+        totals: shipped.map(|report| Totals {
+            read_bytes: report.totals.read,
+            sent_bytes: report.totals.sent,
+            points: report.totals.points,
+        }),
+        last_cycle: shipped.and_then(|report| report.last_cycle).map(|cycle| Cycle {
+            took_ms: cycle.took_ms,
+            changed_bytes: cycle.changed,
+            sent_bytes: cycle.sent,
+        }),
+        source_told: stored.shipping.as_ref().map(|(_, received)| *received),
+        target_told: stored.keeping.as_ref().map(|(_, received)| *received),
+        verifying: stored.verify,
+        operations: Operation::ALL
+            .into_iter()
+            .map(|operation| api::Operation {
+                name: ProtectionOperation::from(operation).to_string(),
+                refused: permit(operation, &intent, &observed).err().map(|refusal| api::Reason {
+                    reason: refusal.reason.to_owned(),
+                    advice: refusal.advice.to_owned(),
+                }),
+            })
+            .collect(),
+    })
+}
+
+fn replication_view(replication: domain::protection::Replication) -> Replication {
+    use domain::protection::Replication as Domain;
+    match replication {
+        Domain::Waiting => Replication::Waiting,
+        Domain::Initial => Replication::Initial,
+        Domain::Steady => Replication::Steady,
+        Domain::Resynchronising { reason } => Replication::Resynchronising { reason },
+        Domain::Paused => Replication::Paused,
+        Domain::Broken { trouble } => Replication::Broken {
+            code: trouble.code,
+            reason: trouble.cause,
+            advice: trouble.advice,
+            since: trouble.since,
+        },
+    }
+}
+
+/// What stays at the hosts when a protection ends.
+pub(super) fn left_behind(stored: &Stored, observed: &Observed) -> Vec<String> {
+    use domain::host::Reachability;
+    let name = &stored.machine_name;
+    let mut left = Vec::new();
+    let source = &observed.source;
+    match source.reachability {
+        Reachability::Connected { .. } => {}
+        Reachability::Revoked { .. } => left.push(format!(
+            "at {}: the record of changes in the disks of {name}, for its agent is revoked",
+            source.name
+        )),
+        Reachability::Enrolled { .. } | Reachability::NotReachable { .. } => left.push(format!(
+            "at {}: the record of changes in the disks of {name}, until its agent connects again",
+            source.name
+        )),
+    }
+    let target = &observed.target.name;
+    left.push(match &stored.keeping {
+        Some((report, _)) => format!(
+            "at {target}: {} recovery points in {}, {}; they stay until somebody deletes the folder",
+            report.count,
+            report.folder,
+            ByteCount::new(report.used_bytes)
+        ),
+        None => format!("at {target}: whatever recovery points of {name} it keeps"),
+    });
+    left
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.whole_milliseconds()).unwrap_or_default()
+}
+
+/// All protections as they are shown, by the machine's name.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn all(controller: &Controller) -> Result<Vec<Protection>> {
+    let hosts = Hosts::read(controller).await?;
+    let mut views = Vec::new();
+    for stored in controller.database.protections().await? {
+        views.push(shown(controller, &stored, &hosts).await?);
+    }
+    Ok(views)
+}
+
+/// One protection as it is shown.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn shown(
+    controller: &Controller,
+    stored: &Stored,
+    hosts: &Hosts,
+) -> Result<Protection> {
+    let now = OffsetDateTime::now_utc();
+    let figures = controller.database.rpo_figures(stored.id, now - Duration::DAY).await?;
+    let kept = controller.database.newest_point(stored.id).await?;
+    let shipped = stored.shipping.as_ref().and_then(|(report, _)| report.newest);
+    let newest = [shipped, kept].into_iter().flatten().max_by_key(|point| point.instant);
+    view(stored, hosts, newest, figures, now)
+}

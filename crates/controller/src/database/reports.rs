@@ -1,0 +1,590 @@
+//! What agents tell of replication: the last report of each side, the points,
+//! and the worst RPO of each minute.
+
+use domain::id::{HostId, ProtectionId};
+use serde::de::DeserializeOwned;
+use sqlx::{FromRow, SqliteConnection};
+use std::collections::BTreeMap;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+use wire::replication::{Duties, KeepingReport, PointMark, Replication, ShippingReport};
+
+use super::{
+    Database, Result, microseconds, nonsense, protections, time_of, uuid_of, verifications,
+};
+
+/// Version of the reports as they are stored: that of protocol 2.
+pub(super) const FORMAT: u16 = 1;
+/// For so long the history of RPO is kept.
+pub const HISTORY_KEPT: Duration = Duration::days(30);
+/// What was known before is only compared with if it is no older: in a longer
+/// silence points came that nobody told of.
+const COMPARED_WITHIN: Duration = Duration::seconds(60);
+
+/// A document of the format that this version writes.
+pub(super) fn read<T: DeserializeOwned>(
+    format: Option<u16>,
+    document: Option<String>,
+    what: &'static str,
+) -> Result<Option<T>> {
+    match (format, document) {
+        (Some(FORMAT), Some(document)) => {
+            serde_json::from_str(&document).map(Some).map_err(|error| nonsense(what, &error))
+        }
+        (Some(format), Some(_)) => {
+            Err(nonsense(what, &format_args!("format {format} is not known")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// How old the newest point was, over some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RpoFigures {
+    /// At its worst, in milliseconds.
+    pub worst_ms: Option<u64>,
+    /// In 99 of 100 minutes it was no worse, in milliseconds.
+    pub p99_ms: Option<u64>,
+    /// In so many minutes it was measured.
+    pub minutes: u32,
+}
+
+/// What a report is held against.
+#[derive(Debug, FromRow)]
+struct Expected {
+    id: String,
+    machine_name: String,
+    source_host_id: String,
+    target_host_id: String,
+    resynchronise: Option<String>,
+    verify: Option<String>,
+    disabling_us: Option<i64>,
+    source_ended: bool,
+    target_ended: bool,
+    newest_us: Option<i64>,
+    received_us: Option<i64>,
+}
+
+impl Database {
+    /// Keeps what an agent told of replication; what it has no business to tell
+    /// of is passed over. `sent` is what the agent was last told to do on the
+    /// connection that the report came by. Tells whether anybody's duties
+    /// changed by it: an answered wish is none any more.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is changed then.
+    pub async fn apply_replication(
+        &self,
+        host: HostId,
+        report: Replication,
+        sent: Option<&Duties>,
+        now: OffsetDateTime,
+    ) -> Result<bool> {
+        let mut transaction = self.begin().await?;
+        let expected: Vec<Expected> = sqlx::query_as(
+            "SELECT p.id, p.machine_name, p.source_host_id, p.target_host_id, p.resynchronise,
+                    p.verify, p.disabling_us, p.source_ended, p.target_ended,
+                    (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id)
+                        AS newest_us,
+                    CASE WHEN COALESCE(s.received_us, 0) > COALESCE(k.received_us, 0)
+                         THEN s.received_us ELSE k.received_us END AS received_us
+             FROM protections p
+             LEFT JOIN shipping_reports s ON s.protection_id = p.id
+             LEFT JOIN keeping_reports k ON k.protection_id = p.id
+             WHERE p.source_host_id = $1 OR p.target_host_id = $1",
+        )
+        .bind(host.to_string())
+        .fetch_all(&mut *transaction)
+        .await?;
+        let Replication { shipping, keeping } = report;
+        let mut shipping: BTreeMap<ProtectionId, ShippingReport> =
+            shipping.into_iter().map(|report| (report.protection, report)).collect();
+        let mut keeping: BTreeMap<ProtectionId, KeepingReport> =
+            keeping.into_iter().map(|report| (report.protection, report)).collect();
+        let mut duties_changed = false;
+        for mut row in expected {
+            let id = ProtectionId::new(uuid_of(&row.id)?);
+            let is_source = row.source_host_id == host.to_string();
+            let shipped = shipping.remove(&id).filter(|_| is_source);
+            let kept = keeping.remove(&id).filter(|_| row.target_host_id == host.to_string());
+            if row.disabling_us.is_some() {
+                let told = sent.is_some_and(|duties| !lists(duties, id));
+                row.source_ended |= told && is_source && shipped.is_none();
+                row.target_ended |= told && !is_source && kept.is_none();
+                note_ended(&mut transaction, id, &row, now).await?;
+                continue;
+            }
+            let before = newest(&mut transaction, id, row.newest_us).await?;
+            if let Some(report) = shipped {
+                duties_changed |= apply_shipping(&mut transaction, &row, report, now).await?;
+            }
+            if let Some(report) = kept {
+                apply_keeping(&mut transaction, id, report, now).await?;
+            }
+            measure(&mut transaction, id, before, &row, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(duties_changed)
+    }
+
+    /// Measures the RPO of these protections now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn measure_rpo(
+        &self,
+        newest: &[(ProtectionId, OffsetDateTime)],
+        now: OffsetDateTime,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        for (protection, newest) in newest {
+            note_rpo(&mut transaction, *protection, now - *newest, now).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Drops the history that is older than it is kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn prune_history(&self, now: OffsetDateTime) -> Result<()> {
+        sqlx::query("DELETE FROM rpo_history WHERE minute < $1")
+            .bind(minute(now - HISTORY_KEPT))
+            .execute(&self.writer)
+            .await?;
+        self.prune_verifications(now).await
+    }
+
+    /// How old the newest point of a protection was, since then.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rpo_figures(
+        &self,
+        protection: ProtectionId,
+        since: OffsetDateTime,
+    ) -> Result<RpoFigures> {
+        let (worst, minutes): (Option<i64>, u32) = sqlx::query_as(
+            "SELECT MAX(worst_ms), COUNT(*) FROM rpo_history
+             WHERE protection_id = $1 AND minute >= $2",
+        )
+        .bind(protection.to_string())
+        .bind(minute(since))
+        .fetch_one(&self.readers)
+        .await?;
+        let p99: Option<(i64,)> = sqlx::query_as(
+            "SELECT worst_ms FROM rpo_history WHERE protection_id = $1 AND minute >= $2
+             ORDER BY worst_ms DESC LIMIT 1 OFFSET $3",
+        )
+        .bind(protection.to_string())
+        .bind(minute(since))
+        .bind(minutes / 100)
+        .fetch_optional(&self.readers)
+        .await?;
+        let positive = |ms: i64| u64::try_from(ms).unwrap_or_default();
+        Ok(RpoFigures {
+            worst_ms: worst.map(positive),
+            p99_ms: p99.map(|(ms,)| positive(ms)),
+            minutes,
+        })
+    }
+
+    /// The newest point that a target last told of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_point(&self, protection: ProtectionId) -> Result<Option<PointMark>> {
+        let row: Option<PointRow> = sqlx::query_as(
+            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC LIMIT 1",
+        )
+        .bind(protection.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(point).transpose()
+    }
+
+    /// The points that a target last told of, the newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn points(&self, protection: ProtectionId) -> Result<Vec<PointMark>> {
+        let rows: Vec<PointRow> = sqlx::query_as(
+            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC",
+        )
+        .bind(protection.to_string())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(point).collect()
+    }
+}
+
+/// A point's number, instant, whether it is app-consistent, and its bytes.
+type PointRow = (u32, i64, bool, i64);
+
+fn point((point, instant, app_consistent, stored): PointRow) -> Result<PointMark> {
+    Ok(PointMark {
+        point,
+        instant: time_of(instant)?,
+        app_consistent,
+        stored_bytes: u64::try_from(stored).unwrap_or_default(),
+    })
+}
+
+fn lists(duties: &Duties, protection: ProtectionId) -> bool {
+    duties.shipping.iter().any(|duty| duty.protection == protection)
+        || duties.keeping.iter().any(|duty| duty.protection == protection)
+}
+
+/// A side has ended what is to end; with the other, the protection is gone.
+async fn note_ended(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    row: &Expected,
+    now: OffsetDateTime,
+) -> Result<()> {
+    if row.source_ended && row.target_ended {
+        let detail = "both agents have ended it".to_owned();
+        return protections::forget(connection, id, &row.machine_name, "controller", detail, now)
+            .await;
+    }
+    sqlx::query("UPDATE protections SET source_ended = $2, target_ended = $3 WHERE id = $1")
+        .bind(id.to_string())
+        .bind(row.source_ended)
+        .bind(row.target_ended)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Keeps a source's report; tells whether it answers a wish.
+async fn apply_shipping(
+    connection: &mut SqliteConnection,
+    row: &Expected,
+    report: ShippingReport,
+    now: OffsetDateTime,
+) -> Result<bool> {
+    let answered = |wish: &Option<String>, answer: Option<Uuid>| {
+        wish.is_some() && *wish == answer.map(|answer| answer.to_string())
+    };
+    let resynchronised = answered(&row.resynchronise, report.resynchronised);
+    if resynchronised {
+        sqlx::query("UPDATE protections SET resynchronise = NULL WHERE id = $1")
+            .bind(&row.id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let verified = answered(&row.verify, report.verified.as_ref().map(|verified| verified.wish));
+    if let Some(report) = report.verified.as_ref().filter(|_| verified) {
+        verifications::finish(connection, report).await?;
+        sqlx::query("UPDATE protections SET verify = NULL WHERE id = $1")
+            .bind(&row.id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query(
+        "INSERT INTO shipping_reports (protection_id, format, document, received_us)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (protection_id) DO UPDATE SET format = excluded.format,
+             document = excluded.document, received_us = excluded.received_us",
+    )
+    .bind(&row.id)
+    .bind(FORMAT)
+    .bind(serde_json::to_string(&report).expect("a report is plain"))
+    .bind(microseconds(now))
+    .execute(connection)
+    .await?;
+    Ok(resynchronised || verified)
+}
+
+async fn apply_keeping(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    mut report: KeepingReport,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let points = std::mem::take(&mut report.points);
+    replace_points(connection, id, points).await?;
+    sqlx::query(
+        "INSERT INTO keeping_reports (protection_id, format, document, received_us)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (protection_id) DO UPDATE SET format = excluded.format,
+             document = excluded.document, received_us = excluded.received_us",
+    )
+    .bind(id.to_string())
+    .bind(FORMAT)
+    .bind(serde_json::to_string(&report).expect("a report is plain"))
+    .bind(microseconds(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes a protection's points exactly these; writes only what changed.
+async fn replace_points(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    points: Vec<PointMark>,
+) -> Result<()> {
+    type Row = (i64, i64, bool, i64);
+    let existing: Vec<Row> = sqlx::query_as(
+        "SELECT point, instant_us, app_consistent, stored_bytes FROM points WHERE protection_id = $1",
+    )
+    .bind(id.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut existing: BTreeMap<i64, Row> = existing.into_iter().map(|row| (row.0, row)).collect();
+    for point in points {
+        let stored = i64::try_from(point.stored_bytes).unwrap_or(i64::MAX);
+        let row =
+            (i64::from(point.point), microseconds(point.instant), point.app_consistent, stored);
+        if existing.remove(&row.0) == Some(row) {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO points (protection_id, point, instant_us, app_consistent, stored_bytes)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (protection_id, point) DO UPDATE SET instant_us = excluded.instant_us,
+                 app_consistent = excluded.app_consistent, stored_bytes = excluded.stored_bytes",
+        )
+        .bind(id.to_string())
+        .bind(row.0)
+        .bind(row.1)
+        .bind(row.2)
+        .bind(row.3)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for gone in existing.into_keys() {
+        sqlx::query("DELETE FROM points WHERE protection_id = $1 AND point = $2")
+            .bind(id.to_string())
+            .bind(gone)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The instant of the newest point, by whichever side knows a newer one.
+async fn newest(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    newest_kept_us: Option<i64>,
+) -> Result<Option<OffsetDateTime>> {
+    let stored: Option<(u16, String)> =
+        sqlx::query_as("SELECT format, document FROM shipping_reports WHERE protection_id = $1")
+            .bind(id.to_string())
+            .fetch_optional(connection)
+            .await?;
+    let (format, document) = stored.unzip();
+    let report: Option<ShippingReport> = read(format, document, "a shipping report")?;
+    let shipped = report.and_then(|report| report.newest).map(|point| point.instant);
+    Ok(shipped.max(super::optional_time(newest_kept_us)?))
+}
+
+/// Measures the RPO after a report. It is at its worst just before a new point
+/// is known, so what was the newest until now counts.
+async fn measure(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    before: Option<OffsetDateTime>,
+    row: &Expected,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let known = match super::optional_time(row.received_us)? {
+        Some(received) if now - received <= COMPARED_WITHIN => before,
+        _ => None,
+    };
+    let counts = match known {
+        Some(before) => Some(before),
+        None => {
+            let newest_us: Option<i64> =
+                sqlx::query_scalar("SELECT MAX(instant_us) FROM points WHERE protection_id = $1")
+                    .bind(id.to_string())
+                    .fetch_one(&mut *connection)
+                    .await?;
+            newest(connection, id, newest_us).await?
+        }
+    };
+    match counts {
+        Some(instant) => note_rpo(connection, id, now - instant, now).await,
+        None => Ok(()),
+    }
+}
+
+async fn note_rpo(
+    connection: &mut SqliteConnection,
+    id: ProtectionId,
+    rpo: Duration,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let rpo = i64::try_from(rpo.whole_milliseconds()).unwrap_or(i64::MAX).max(0);
+    sqlx::query(
+        "INSERT INTO rpo_history (protection_id, minute, worst_ms) VALUES ($1, $2, $3)
+         ON CONFLICT (protection_id, minute) DO UPDATE SET worst_ms = excluded.worst_ms
+         WHERE excluded.worst_ms > rpo_history.worst_ms",
+    )
+    .bind(id.to_string())
+    .bind(minute(now))
+    .bind(rpo)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Minutes since 1970.
+fn minute(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().div_euclid(60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protections::{NewProtection, Protection, Wish};
+    use super::super::tests::database;
+    use super::*;
+    use domain::id::MachineUuid;
+    use wire::replication::{Phase, Totals};
+
+    const EAST: Uuid = Uuid::from_u128(1);
+    const WEST: Uuid = Uuid::from_u128(2);
+    const WEB: ProtectionId = ProtectionId::new(Uuid::from_u128(9));
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_800_000_000 + seconds).unwrap()
+    }
+
+    async fn protect(database: &Database, now: OffsetDateTime) -> Protection {
+        let reference = |id, name: &str| api::Reference { id, name: name.into() };
+        let policy = database.policy("default").await.unwrap();
+        let new = NewProtection {
+            id: WEB,
+            machine: MachineUuid::new(Uuid::from_u128(7)),
+            machine_name: "web",
+            source: &reference(EAST, "kvm1"),
+            target: &reference(WEST, "kvm2"),
+            policy: &reference(policy.id.uuid(), "default"),
+            excluded: &[],
+            not_before: None,
+        };
+        database.create_protection(new, "admin", now).await.unwrap();
+        database.protection("web").await.unwrap()
+    }
+
+    /// A database with two hosts, of which the first's machine is protected.
+    async fn stage() -> (tempfile::TempDir, Database) {
+        let (folder, database) = database().await;
+        sqlx::query("INSERT INTO sites (id, name, kind, description, created_us) VALUES ('00000000-0000-0000-0000-000000000005', 'lab', 'managed', '', 0)")
+            .execute(&database.writer)
+            .await
+            .unwrap();
+        for (id, name) in [(EAST, "kvm1"), (WEST, "kvm2")] {
+            sqlx::query("INSERT INTO hosts (id, site_id, name, enrolled_us, certificate_serial, certificate_expires_us) VALUES ($1, '00000000-0000-0000-0000-000000000005', $2, 0, '', 0)")
+                .bind(id.to_string())
+                .bind(name)
+                .execute(&database.writer)
+                .await
+                .unwrap();
+        }
+        protect(&database, at(0)).await;
+        (folder, database)
+    }
+
+    fn point(number: u32, seconds: i64) -> PointMark {
+        PointMark { point: number, instant: at(seconds), app_consistent: false, stored_bytes: 1 }
+    }
+
+    fn shipped(newest: PointMark) -> Replication {
+        let report = ShippingReport {
+            protection: WEB,
+            phase: Phase::Steady,
+            trouble: None,
+            remarks: vec![],
+            newest: Some(newest),
+            progress: None,
+            rpo_worst_ms: None,
+            rpo_p99_ms: None,
+            totals: Totals::default(),
+            last_cycle: None,
+            resynchronised: None,
+            verified: None,
+        };
+        Replication { shipping: vec![report], keeping: vec![] }
+    }
+
+    fn kept(points: Vec<PointMark>) -> Replication {
+        let report = KeepingReport {
+            protection: WEB,
+            folder: "/store/web".into(),
+            count: points.len() as u64,
+            points,
+            used_bytes: 1,
+            free_bytes: 2,
+            trouble: None,
+        };
+        Replication { shipping: vec![], keeping: vec![report] }
+    }
+
+    #[tokio::test]
+    async fn rpo_is_at_its_worst_before_a_point_and_a_silence_is_not_measured() {
+        let (_folder, database) = stage().await;
+        let east = HostId::new(EAST);
+        let tell = async |newest, now| {
+            database.apply_replication(east, shipped(newest), None, at(now)).await.unwrap();
+            database.rpo_figures(WEB, at(now - 86_400)).await.unwrap()
+        };
+        // The first point is two seconds old when it is known.
+        let figures = tell(point(1, 10), 12).await;
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(2000), 1));
+        // Until the second is known, the first was the newest.
+        let figures = tell(point(2, 40), 43).await;
+        assert_eq!((figures.worst_ms, figures.p99_ms), (Some(33_000), Some(33_000)));
+        // An hour of silence: what came in it nobody told.
+        let figures = tell(point(99, 3640), 3643).await;
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(33_000), 2));
+        database.measure_rpo(&[(WEB, at(3640))], at(3700)).await.unwrap();
+        let figures = database.rpo_figures(WEB, at(0)).await.unwrap();
+        assert_eq!((figures.worst_ms, figures.minutes), (Some(60_000), 3));
+        assert_eq!(database.rpo_figures(WEB, at(3600)).await.unwrap().minutes, 2);
+        database.prune_history(at(3600) + HISTORY_KEPT).await.unwrap();
+        assert_eq!(database.rpo_figures(WEB, at(0)).await.unwrap().minutes, 2);
+    }
+
+    #[tokio::test]
+    async fn points_are_those_that_the_target_told_last_and_nobody_else() {
+        let (_folder, database) = stage().await;
+        let west = HostId::new(WEST);
+        let tell = async |host, points| {
+            database.apply_replication(host, kept(points), None, at(100)).await.unwrap();
+            let points = database.points(WEB).await.unwrap();
+            points.iter().map(|point| point.point).collect::<Vec<_>>()
+        };
+        assert_eq!(tell(west, vec![point(1, 10), point(2, 40)]).await, [2, 1]);
+        assert_eq!(tell(west, vec![point(2, 40), point(3, 70)]).await, [3, 2]);
+        assert_eq!(tell(HostId::new(EAST), vec![]).await, [3, 2], "the source keeps none");
+        let stored = database.protection("web").await.unwrap();
+        assert_eq!(stored.newest(), Some(at(70)));
+        assert_eq!(stored.keeping.unwrap().0.points, [], "they are rows");
+    }
+
+    #[tokio::test]
+    async fn a_protection_ends_when_both_agents_were_told_and_tell_of_it_no_more() {
+        let (_folder, database) = stage().await;
+        let stored = database.protection("web").await.unwrap();
+        database.wish(&stored, Wish::Disable, "admin", at(1)).await.unwrap();
+        let tell = async |host, sent: Option<&Duties>| {
+            let report = Replication::default();
+            database.apply_replication(HostId::new(host), report, sent, at(2)).await.unwrap();
+            database.protections().await.unwrap().len()
+        };
+        let none = Duties::default();
+        assert_eq!(tell(WEST, Some(&none)).await, 1);
+        assert_eq!(tell(EAST, None).await, 1, "it was not told yet");
+        assert_eq!(tell(EAST, Some(&none)).await, 0);
+        // Another one overtakes the writers of the former, even at the same time.
+        let again = protect(&database, at(0)).await;
+        assert!(again.generation > stored.generation);
+        let twice = database.protection(&Uuid::from_u128(7).to_string()).await.unwrap();
+        assert_eq!(twice, again, "by the machine's UUID");
+    }
+}

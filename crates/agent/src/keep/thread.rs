@@ -18,7 +18,6 @@ use replica::format::Digest;
 use replica::format::manifest::Point;
 use replica::format::record::{Codec, Consistency};
 use replica::geometry::DiskNumber;
-use replica::medium::Medium as _;
 use replica::medium::folder::Folder;
 use replica::pipeline::{Compression, Encoded};
 use replica::store::Store;
@@ -90,7 +89,7 @@ impl Keeper {
             points: Vec::new(),
             count: 0,
             used_bytes: 0,
-            free_bytes: 0,
+            free_bytes: free_at(&folder),
             trouble: None,
         };
         let shared = Arc::new(Shared {
@@ -402,9 +401,11 @@ impl Worker {
     }
 }
 
+/// Bytes that may still be written where a folder is, or will be.
 fn free_at(folder: &Path) -> u64 {
-    let space = Folder::existing(folder).and_then(|folder| folder.space());
-    space.map_or(0, |space| space.free)
+    let mut places = folder.ancestors();
+    let facts = places.find_map(|place| nix::sys::statvfs::statvfs(place).ok());
+    facts.map_or(0, |facts| facts.blocks_available().saturating_mul(facts.fragment_size()))
 }
 
 pub(super) fn sealed_of(point: &Point) -> Sealed {

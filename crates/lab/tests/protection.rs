@@ -1,0 +1,175 @@
+//! Protecting machines with the commands that an operator has: checks, points
+//! at the other site, numbers, verification, and an end that leaves no trace.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::product::{Agent, Controller};
+use lab::{East, Format, Lab, Size as _, guest, wait_for};
+use serde_json::Value;
+
+const SOON: Duration = Duration::from_secs(60);
+const STORY: &str = "machines are protected";
+
+#[tokio::test]
+async fn machines_are_protected() -> Result<()> {
+    if lab::skipped(STORY) {
+        return Ok(());
+    }
+    let lab = Lab::start(STORY).await?;
+    let mut controller = Controller::start(&lab).await?;
+    for site in ["east", "west"] {
+        controller.say(&["site", "create", site]).await?;
+    }
+    let mut east = Agent::of(lab.east())?;
+    east.enrol(&controller.enrolment_token(&["--site", "east"]).await?).await?;
+    let mut west = Agent::of(lab.west())?;
+    west.enrol(&controller.enrolment_token(&["--site", "west"]).await?).await?;
+    let (web, db, old) = tokio::try_join!(
+        lab.east().boot(guest("web").disk(64.mib()).disk(32.mib()).workload(30)),
+        lab.west().boot(guest("db").disk(64.mib()).workload(30)),
+        lab.east().boot(guest("old").disk_as(32.mib(), Format::Raw).workload(10)),
+    )?;
+    wait_for("the machines", SOON, async || {
+        Ok((controller.machines().await?.len() == 3).then_some(()))
+    })
+    .await?;
+    let story = Story { controller: &controller };
+
+    // Wrong wishes are refused with advice, and change nothing.
+    let twice = ["protect", "web", "--to", "east"];
+    ensure!(controller.refuses(&twice).await?.code == "LB6001", "a machine's own host");
+    controller.refuses(&["protect", "nobody", "--to", "west"]).await?;
+    controller.refuses(&["protect", "web", "--to", "west", "--policy", "none"]).await?;
+    controller.refuses(&["policy", "create", "hasty", "--every", "1s"]).await?;
+    controller.say(&["protect", "web", "--to", "west", "--check"]).await?;
+    ensure!(story.list(&["protected", "list"]).await?.is_empty(), "a check protects nothing");
+
+    controller
+        .say(&["policy", "create", "fast", "--every", "5s", "--app-consistent", "1m"])
+        .await?;
+    controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
+    controller.say(&["protect", "db", "--to", "east", "--policy", "fast"]).await?;
+    controller.say(&["protect", "old", "--to", "west", "--policy", "fast"]).await?;
+    controller.refuses(&["protect", "web", "--to", "west"]).await?;
+    controller.refuses(&["policy", "delete", "fast"]).await?;
+
+    for machine in ["web", "db", "old"] {
+        story.has_points(machine, 3).await?;
+    }
+    for machine in ["web", "db", "old"] {
+        story.is_well(machine).await?;
+    }
+    let points = story.list(&["point", "list", "web"]).await?;
+    ensure!(points.iter().any(|point| point["app_consistent"] == true), "{points:?}");
+    for machine in ["web", "db"] {
+        let report: Value = controller.ask(&["verify", machine]).await?;
+        println!("verified {machine}: {report}");
+    }
+
+    // The controller is away: points go on, and are told when it is back.
+    let before = story.newest("web").await?;
+    controller.kill().await?;
+    web.acknowledges(200).await?;
+    db.acknowledges(50).await?;
+    controller.power_on().await?;
+    let story = Story { controller: &controller };
+    wait_for("points of while the controller was away", SOON, async || {
+        Ok((story.newest("web").await? > before + 1).then_some(()))
+    })
+    .await?;
+
+    // A cut in the WAN is shown with its reason, and its end too.
+    lab.wan().cut(East).await?;
+    story.health_is("web", &["warning", "critical"]).await?;
+    lab.wan().restore(East).await?;
+    story.health_is("web", &["normal"]).await?;
+
+    // Paused, resumed, resynchronised.
+    controller.say(&["protected", "pause", "web"]).await?;
+    controller.refuses(&["protected", "pause", "web"]).await?;
+    let paused = story.newest("web").await?;
+    web.acknowledges(200).await?;
+    ensure!(story.newest("web").await? <= paused + 1, "points arrive while paused");
+    controller.say(&["protected", "resume", "web"]).await?;
+    story.has_point_after("web", paused + 1).await?;
+    controller.say(&["protected", "resynchronise", "web"]).await?;
+    let resumed = story.newest("web").await?;
+    story.has_point_after("web", resumed).await?;
+
+    // Nothing is left on the machines, and the points stay.
+    for machine in ["web", "db", "old"] {
+        controller.say(&["protected", "disable", machine, "--yes"]).await?;
+    }
+    wait_for("the end of protection", SOON, async || {
+        Ok(story.list(&["protected", "list"]).await?.is_empty().then_some(()))
+    })
+    .await?;
+    for (site, machine) in [(lab.east(), "web"), (lab.west(), "db"), (lab.east(), "old")] {
+        wait_for("no checkpoint of ours", SOON, async || {
+            let list = site.virsh(&["checkpoint-list", machine, "--name"]).await?;
+            Ok(list.trim().is_empty().then_some(()))
+        })
+        .await?;
+    }
+    for guest in [&web, &db, &old] {
+        let report = guest.check().await?;
+        ensure!(report.is_clean(), "{report}");
+    }
+    east.stop().await?;
+    west.stop().await?;
+    controller.stop().await?;
+    lab.stop().await
+}
+
+struct Story<'a, 'lab> {
+    controller: &'a Controller<'lab>,
+}
+
+impl Story<'_, '_> {
+    async fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let list: Value = self.controller.ask(arguments).await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    async fn newest(&self, machine: &str) -> Result<u64> {
+        let points = self.list(&["point", "list", machine]).await?;
+        Ok(points.iter().filter_map(|point| point["point"].as_u64()).max().unwrap_or(0))
+    }
+
+    async fn has_points(&self, machine: &str, count: usize) -> Result<()> {
+        wait_for(&format!("{count} points of {machine}"), SOON, async || {
+            let points = self.list(&["point", "list", machine]).await?;
+            Ok((points.len() >= count).then_some(()))
+        })
+        .await
+    }
+
+    async fn has_point_after(&self, machine: &str, point: u64) -> Result<()> {
+        wait_for(&format!("a point of {machine} after {point}"), SOON, async || {
+            Ok((self.newest(machine).await? > point).then_some(()))
+        })
+        .await
+    }
+
+    async fn is_well(&self, machine: &str) -> Result<()> {
+        self.health_is(machine, &["normal"]).await?;
+        let shown: Value = self.controller.ask(&["protected", "show", machine]).await?;
+        println!("{machine}: {shown}");
+        Ok(())
+    }
+
+    async fn health_is(&self, machine: &str, healths: &[&str]) -> Result<()> {
+        let mut last = Value::Null;
+        let is = wait_for(&format!("{machine} to be {healths:?}"), SOON, async || {
+            last = self.controller.ask(&["protected", "show", machine]).await?;
+            let health = last["health"]["level"].as_str();
+            Ok(health.is_some_and(|health| healths.contains(&health)).then_some(()))
+        })
+        .await;
+        if is.is_err() {
+            println!("{last:#}");
+        }
+        is
+    }
+}

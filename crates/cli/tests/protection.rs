@@ -129,6 +129,22 @@ impl Stage {
         });
     }
 
+    /// The metrics, as Prometheus fetches them.
+    fn metrics(&self) -> String {
+        let token = self.ask(&["token", "create", "prometheus", "--role", "reader"]);
+        let authority = std::fs::read(self.folder.path().join("data/authority.pem")).unwrap();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let authority = reqwest::Certificate::from_pem(&authority).unwrap();
+            let client =
+                reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().unwrap();
+            let url = format!("https://{}/api/v1/metrics", self.api);
+            let answer = client.get(url).bearer_auth(token["text"].as_str().unwrap()).send().await;
+            answer.unwrap().text().await.unwrap()
+        })
+    }
+
     fn shows(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(what, || Some(self.ask(&["protected", "show", "web"])).filter(&wanted))
     }
@@ -346,6 +362,12 @@ fn duties_reach_both_sides_and_reports_become_health_and_survive_a_kill() {
     );
     assert!(shown["rpo"]["worst_24h_ms"].is_u64() && shown["rpo"]["measured_minutes"] != 0);
     assert_eq!(stage.ask(&["point", "list", "web"])["items"][0]["point"], 1);
+    let metrics = stage.metrics();
+    let labels = "{machine=\"web\",source=\"east/kvm1\",target=\"west/kvm2\"}";
+    for line in ["health{} 0\n", "points{} 1\n", "sent_bytes{} 2\n", "rpo_seconds{} "] {
+        let line = format!("lifeboat_protection_{}", line.replace("{}", labels));
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
     assert_eq!(
         stage.refused(&["protect", "web", "--to", "kvm2"]).2,
         "the machine is protected already"

@@ -129,6 +129,22 @@ impl Stage {
         });
     }
 
+    /// The metrics, as Prometheus fetches them.
+    fn metrics(&self) -> String {
+        let token = self.ask(&["token", "create", "prometheus", "--role", "reader"]);
+        let authority = std::fs::read(self.folder.path().join("data/authority.pem")).unwrap();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let authority = reqwest::Certificate::from_pem(&authority).unwrap();
+            let client =
+                reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build().unwrap();
+            let url = format!("https://{}/api/v1/metrics", self.api);
+            let answer = client.get(url).bearer_auth(token["text"].as_str().unwrap()).send().await;
+            answer.unwrap().text().await.unwrap()
+        })
+    }
+
     fn shows(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(what, || Some(self.ask(&["protected", "show", "web"])).filter(&wanted))
     }
@@ -197,7 +213,8 @@ fn from_target(duties: &Duties, points: Vec<PointMark>) -> Replication {
 /// Protects `web`, and has both sides tell of a first point.
 fn protected(stage: &Stage, east: &StandIn, west: &StandIn) -> (Duties, Duties) {
     stage.sees("kvm1/web");
-    stage.ask(&["protect", "web", "--to", "kvm2", "--exclude-disk", "vdb"]);
+    // The site has exactly one host.
+    stage.ask(&["protect", "web", "--to", "west", "--exclude-disk", "vdb"]);
     let source = east.duties_until("the source's duties", |duties| !duties.shipping.is_empty());
     let target = west.duties_until("the target's duties", |duties| !duties.keeping.is_empty());
     east.tell(from_source(shipping(&source, Some(point(1, 1)))));
@@ -346,6 +363,12 @@ fn duties_reach_both_sides_and_reports_become_health_and_survive_a_kill() {
     );
     assert!(shown["rpo"]["worst_24h_ms"].is_u64() && shown["rpo"]["measured_minutes"] != 0);
     assert_eq!(stage.ask(&["point", "list", "web"])["items"][0]["point"], 1);
+    let metrics = stage.metrics();
+    let labels = "{machine=\"web\",source=\"east/kvm1\",target=\"west/kvm2\"}";
+    for line in ["health{} 0\n", "points{} 1\n", "sent_bytes{} 2\n", "rpo_seconds{} "] {
+        let line = format!("lifeboat_protection_{}", line.replace("{}", labels));
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
     assert_eq!(
         stage.refused(&["protect", "web", "--to", "kvm2"]).2,
         "the machine is protected already"
@@ -423,8 +446,14 @@ fn wishes_are_sent_once_answered_once_and_refused_while_they_make_no_sense() {
 
     // Verifications: asked for, waited for, kept, and judged by the exit code.
     let verify = |differing: Vec<(u64, u64)>| {
-        let asked = stage.ask(&["verify", "web", "--no-wait"]);
-        assert_eq!(asked["outcome"], "pending");
+        let differs = !differing.is_empty();
+        let waiting = stage
+            .command()
+            .args(["verify", "web"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let duties =
             east.duties_until("the wish to verify", |duties| duties.shipping[0].verify.is_some());
         let verified = VerifyReport {
@@ -445,8 +474,14 @@ fn wishes_are_sent_once_answered_once_and_refused_while_they_make_no_sense() {
             ..shipping(&source, newest)
         }));
         east.duties_until("its end", |duties| duties.shipping[0].verify.is_none());
+        let ended = waiting.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(i32::from(differs)), "{ended:?}");
+        String::from_utf8(ended.stdout).unwrap()
     };
-    verify(vec![]);
+    let paper = verify(vec![]);
+    for part in ["SAME", "00ff", "1073741824", "web", "kvm1", "kvm2"] {
+        assert!(paper.contains(part), "{part} is not in {paper}");
+    }
     assert_eq!(stage.ask(&["verify", "web", "--last"])["outcome"], "same");
     verify(vec![(65_536, 65_536)]);
     let last = stage.run(&["verify", "web", "--last"]);
@@ -459,6 +494,10 @@ fn wishes_are_sent_once_answered_once_and_refused_while_they_make_no_sense() {
     stage.shows("the difference", |shown| shown["health"]["level"] == "critical");
     verify(vec![]);
     stage.shows("agreement", |shown| shown["health"]["level"] == "normal");
+
+    let asked = stage.ask(&["verify", "web", "--no-wait"]);
+    assert_eq!(asked["outcome"], "pending");
+    assert_eq!(stage.refused(&["verify", "web"]).1, "LB4008", "one is under way");
 }
 
 #[test]
@@ -483,6 +522,14 @@ fn a_protection_ends_at_both_sides_or_by_force_and_says_what_stays() {
     until("the end of the protection", || {
         (stage.ask(&["protected", "list"])["items"] == json!([])).then_some(())
     });
+
+    // At a time: both sides know, and nothing is wrong until then.
+    stage.ask(&["protect", "web", "--to", "kvm2", "--at", "2100-01-01T00:00:00Z"]);
+    let later = east.duties_until("a later duty", |duties| !duties.shipping.is_empty());
+    assert!(later.shipping[0].not_before.is_some_and(|at| at.year() == 2100));
+    assert_eq!(stage.ask(&["protected", "show", "web"])["state"], "enabling");
+    stage.ask(&["protected", "disable", "web", "--force", "--yes"]);
+    east.duties_until("its end", |duties| duties.shipping.is_empty());
 
     // Again: a writer of the former protection is overtaken.
     let (second, _) = protected(&stage, &east, &west);

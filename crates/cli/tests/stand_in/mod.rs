@@ -16,7 +16,7 @@ use wire::replication::{Duties, Replication};
 use wire::tls::Credentials;
 
 /// Until what is waited for must have happened.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Who a stand-in is: it can connect again and again.
 pub struct Identity {

@@ -84,6 +84,8 @@ pub(super) async fn enrol(
             let host = made.expect("a certificate was issued to it");
             // Whoever was connected as this host is not any more.
             controller.connections.cut(host, replaced(name.as_str()));
+            // A host that was revoked takes data again.
+            controller.duties.announce();
             info!(%host, %name, %site, %peer, "enrolled a host");
             Ok(Enrolled {
                 host: host.uuid(),

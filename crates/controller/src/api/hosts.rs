@@ -151,6 +151,8 @@ pub(super) async fn revoke(
         // After the database: a session that begins now sees the revocation.
         let fault = crate::agents::revoked(&host.name);
         controller.connections.cut(HostId::new(host.id), fault);
+        // Nobody sends anything to a revoked host.
+        controller.duties.announce();
         view_of(&controller, &host.id.to_string()).await
     };
     revoked.await.map(Json).map_err(|error| Failure::of_database(&doing, error))

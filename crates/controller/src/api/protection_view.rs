@@ -98,6 +98,10 @@ fn verified(report: &told::VerifyReport) -> Verified {
         let cause = format!("cannot {}: {}", trouble.doing, trouble.cause);
         return Verified::NotDone { at, cause, advice: trouble.advice.clone() };
     }
+    if report.disks.is_empty() {
+        let cause = "the agent compared no disk".to_owned();
+        return Verified::NotDone { at, cause, advice: "Look at the agent's log.".into() };
+    }
     let differing = report.disks.iter().filter(|disk| !disk.differing.is_empty());
     let disks: Vec<String> = differing.map(|disk| disk.disk.clone()).collect();
     if disks.is_empty() { Verified::Same { at } } else { Verified::Differs { at, disks } }

@@ -22,7 +22,10 @@ use crate::database::verifications::Verification as Stored;
 fn view(stored: Stored) -> Verification {
     let outcome = match &stored.report {
         None => VerificationOutcome::Pending,
-        Some(report) if report.trouble.is_some() => VerificationOutcome::NotDone,
+        // Nothing was compared, whatever the agent says: nobody vouches for that.
+        Some(report) if report.trouble.is_some() || report.disks.is_empty() => {
+            VerificationOutcome::NotDone
+        }
         Some(report) if report.disks.iter().any(|disk| !disk.differing.is_empty()) => {
             VerificationOutcome::Differs
         }

@@ -7,7 +7,9 @@ use sqlx::{FromRow, SqliteConnection};
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
-use wire::replication::{Duties, KeepingReport, PointMark, Replication, ShippingReport};
+use wire::replication::{
+    Duties, KeepingReport, POINTS_TOLD, PointMark, Replication, ShippingReport,
+};
 
 use super::{
     Database, Result, microseconds, nonsense, protections, time_of, uuid_of, verifications,
@@ -304,7 +306,9 @@ async fn apply_keeping(
     mut report: KeepingReport,
     now: OffsetDateTime,
 ) -> Result<()> {
-    let points = std::mem::take(&mut report.points);
+    // The newest come last; more than agents tell is not kept.
+    let mut points = std::mem::take(&mut report.points);
+    points.drain(..points.len().saturating_sub(POINTS_TOLD));
     replace_points(connection, id, points).await?;
     sqlx::query(
         "INSERT INTO keeping_reports (protection_id, format, document, received_us)

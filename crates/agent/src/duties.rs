@@ -19,6 +19,8 @@ use crate::ship::{Shippers, Surroundings};
 const FILE: &str = "duties.json";
 /// Reports are told no more often than this.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
+/// Points that are told in a second, at about 100 bytes each.
+const POINTS_A_SECOND: usize = 2000;
 /// And at least this often: ages grow without anything happening.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -100,11 +102,17 @@ pub async fn perform(
         let report = Replication { shipping: shippers.reports(), keeping: keepers.reports() };
         reports.send_if_modified(|before| {
             let changed = *before != report;
-            *before = report;
+            before.clone_from(&report);
             changed
         });
-        sleep(REPORT_PAUSE).await;
+        sleep(pause_after(&report)).await;
     }
+}
+
+/// Long reports, of many machines with many points, are told more rarely.
+fn pause_after(report: &Replication) -> Duration {
+    let points: usize = report.keeping.iter().map(|keeping| keeping.points.len()).sum();
+    REPORT_PAUSE + REPORT_PAUSE * u32::try_from(points / POINTS_A_SECOND).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ pub struct KeepingReport {
 }
 
 /// How many points a report lists.
-pub const POINTS_TOLD: usize = 2000;
+pub const POINTS_TOLD: usize = 500;
 
 /// Typed ids as plain UUIDs.
 mod plain {

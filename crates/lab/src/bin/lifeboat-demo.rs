@@ -15,6 +15,9 @@ use lab::{East, Guest, Lab, Place, Size as _, guest, wait_for};
 /// How long anything may take to be seen by the controller.
 const SOON: Duration = Duration::from_secs(15);
 
+/// How long a first copy may take.
+const COPIED: Duration = Duration::from_secs(60);
+
 /// Lifeboat on two real sites of this machine.
 #[derive(Parser)]
 #[command(name = "demo")]
@@ -182,34 +185,50 @@ async fn play(keep: bool) -> Result<()> {
         teller.show(&controller, command).await?;
     }
 
+    teller.chapter("Protection: points at the other site");
+    teller.show(&controller, &["protect", "web", "--to", "west", "--check"]).await?;
+    controller
+        .say(&["policy", "create", "fast", "--every", "5s", "--app-consistent", "1m"])
+        .await?;
+    for (machine, target) in [("web", "west"), ("db", "east")] {
+        teller.show(&controller, &["protect", machine, "--to", target, "--policy", "fast"]).await?;
+    }
+    let protected = Instant::now();
+    points(&controller, "web", 3).await?;
+    points(&controller, "db", 3).await?;
+    println!();
+    teller.tell(&format!(
+        "Both have recovery points at the other site after {:.1} s; the guests went on writing.",
+        protected.elapsed().as_secs_f64()
+    ));
+    teller.show(&controller, &["protected", "list"]).await?;
+    teller.show(&controller, &["point", "list", "web"]).await?;
+
     teller.chapter("The WAN to east is cut");
+    let before = points(&controller, "web", 1).await?;
     lab.wan().cut(East).await?;
     let cut = Instant::now();
     see(&controller, "east", ReachabilityState::NotReachable).await?;
-    teller.tell(&format!(
-        "Noticed after {:.1} s. Meanwhile web is shut down, unseen.",
-        cut.elapsed().as_secs_f64()
-    ));
-    web.shutdown().await?;
+    teller.tell(&format!("Noticed after {:.1} s. The guests go on.", cut.elapsed().as_secs_f64()));
+    web.acknowledges(200).await?;
     teller.show(&controller, &["host", "list"]).await?;
-    teller.show(&controller, &["machine", "list"]).await?;
+    teller.show(&controller, &["protected", "list"]).await?;
     lab.wan().restore(East).await?;
     let restored = Instant::now();
-    wait_for("see web off", SOON, async || {
-        let machines = controller.machines().await?;
-        let off = api::machine::PowerState::Off;
-        Ok(machines.iter().any(|m| m.name == "web" && m.current && m.power == off).then_some(()))
-    })
-    .await?;
+    points(&controller, "web", before + 2).await?;
     println!();
     teller.tell(&format!(
-        "The WAN is back; the inventory was right again {:.1} s later, by itself.",
+        "The WAN is back; points of after it came {:.1} s later, by themselves.",
         restored.elapsed().as_secs_f64()
     ));
-    teller.show(&controller, &["machine", "list"]).await?;
+
+    teller.chapter("Source and replica are the same");
+    for machine in ["web", "db"] {
+        teller.show(&controller, &["verify", machine]).await?;
+    }
+    teller.show(&controller, &["protected", "show", "web"]).await?;
 
     teller.chapter("What was written is there");
-    web.start().await?;
     for machine in [&web, &db] {
         teller.tell(&proof(machine).await?);
     }
@@ -248,6 +267,16 @@ async fn everything_is_there(controller: &Controller<'_>) -> Result<()> {
     .await
 }
 
+/// Waits until a machine has so many points; how many it has.
+async fn points(controller: &Controller<'_>, machine: &str, count: usize) -> Result<usize> {
+    wait_for(&format!("{count} points of {machine}"), COPIED, async || {
+        let list: serde_json::Value = controller.ask(&["point", "list", machine]).await?;
+        let found = list["items"].as_array().map_or(0, Vec::len);
+        Ok((found >= count).then_some(found))
+    })
+    .await
+}
+
 /// Reads a machine's records back and says what was found.
 async fn proof(machine: &Guest) -> Result<String> {
     let acknowledged = machine.acknowledged()?;
@@ -270,6 +299,8 @@ async fn proof(machine: &Guest) -> Result<String> {
 fn tell_how_to_look_around(teller: &Teller) {
     teller.chapter("It is left running. Look around:");
     println!("  ./demo cli machine list              the CLI, as the administrator");
+    println!("  ./demo cli protected list            points go on arriving");
+    println!("  ./demo cli protected show web --watch");
     println!("  ./demo cli host show east");
     println!("  ./demo enter east -- virsh list      a command at a site");
     println!("  ./demo enter west                    a shell at a site");

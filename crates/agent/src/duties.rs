@@ -99,6 +99,7 @@ pub async fn perform(
             _ = keeps.changed() => {}
             () = sleep(REPORT_INTERVAL) => {}
         }
+        shippers.revive();
         let report = Replication { shipping: shippers.reports(), keeping: keepers.reports() };
         reports.send_if_modified(|before| {
             let changed = *before != report;

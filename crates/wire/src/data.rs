@@ -51,6 +51,8 @@ const ZERO: u8 = 3;
 const DISCARD: u8 = 4;
 const PAGES_HEAD: usize = 32;
 const RANGE_BODY: usize = 24;
+/// Pages of at most one block come in a frame.
+const BLOCK: usize = 64 << 10;
 
 /// From the shipper.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,6 +358,9 @@ impl Decoder for KeeperCodec {
         Ok(Some(match kind {
             MESSAGE => ShipperFrame::Message(Messages::message(&body)?),
             PAGES if body.len() < PAGES_HEAD => return Err(short(body.len())),
+            PAGES if body.len() > PAGES_HEAD + BLOCK => {
+                return Err(FrameError::TooLong { length: body.len(), limit: PAGES_HEAD + BLOCK });
+            }
             PAGES => {
                 let disk = body.get_u16_le();
                 let codec = body.get_u8();

@@ -54,7 +54,8 @@ impl Keepers {
             stays
         });
         for duty in duties {
-            match keepers.get(&duty.protection) {
+            // A thread that panicked is replaced.
+            match keepers.get(&duty.protection).filter(|keeper| keeper.is_alive()) {
                 Some(keeper) => keeper.change(duty.clone()),
                 None => {
                     let folder = self.folder.join(folder_name(duty));
@@ -97,5 +98,7 @@ fn folder_name(duty: &Keeping) -> String {
     let fit = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = duty.name.chars().map(fit).take(100).collect();
     let id = duty.protection.to_string();
-    format!("{}-{}", name.trim_start_matches('.'), id.get(..8).unwrap_or(&id))
+    // Its beginning is the time when it was drawn, which several may share.
+    let tail = id.rsplit('-').next().unwrap_or(&id);
+    format!("{}-{tail}", name.trim_start_matches('.'))
 }

@@ -21,7 +21,9 @@ use super::{Keeper, Keepers};
 
 /// A shipper that says nothing for so long is gone: it says at least that it is
 /// idle.
-pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub const SILENCE_MAX: Duration = Duration::from_secs(180);
+/// How long a shipper may take to read an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How long a shipper that is refused has to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -31,7 +33,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut channel = Framed::new(stream, KeeperCodec::default());
-    let mut session = Session { keepers, host, peer, keeper: None };
+    let mut session = Session { keepers, host, peer, keeper: None, generation: 0 };
     let fault = loop {
         let frame = match timeout(SILENCE_MAX, channel.next()).await {
             Ok(Some(Ok(frame))) => frame,
@@ -49,7 +51,7 @@ where
             Ok(Some(answer)) => answer,
             Err(fault) => break fault,
         };
-        if channel.send(&answer).await.is_err() {
+        if !matches!(timeout(ANSWER_LIMIT, channel.send(&answer)).await, Ok(Ok(()))) {
             return;
         }
     };
@@ -66,6 +68,8 @@ struct Session<'a> {
     host: HostId,
     peer: HostId,
     keeper: Option<(Keeper, Voice)>,
+    /// What the shipper said that it has.
+    generation: u64,
 }
 
 impl Session<'_> {
@@ -87,7 +91,7 @@ impl Session<'_> {
             }
             ShipperFrame::Message(message) => message,
         };
-        let name = keeper.duty().name;
+        let name = self.still(&keeper)?;
         let answer = timeout(PATIENCE, answer(&keeper, voice, message));
         answer.await.map_err(|_| slow(&name))?.map(Some)
     }
@@ -129,7 +133,24 @@ impl Session<'_> {
         let newest = keeper.store().and_then(|store| store.newest());
         let newest = newest.as_ref().map(sealed_of);
         self.keeper = Some((keeper, voice));
+        self.generation = hello.generation;
         Ok(KeeperMessage::Welcome(Welcome { host: self.host.uuid(), newest, open }))
+    }
+
+    /// Makes sure that the duty has not changed since hello: what was sent comes
+    /// to nothing if it has. The machine's name.
+    fn still(&self, keeper: &Keeper) -> Result<String, Fault> {
+        let duty = keeper.duty();
+        let known = self.keepers.get(duty.protection).is_some_and(|known| known.is(keeper));
+        if known && duty.source == self.peer && self.generation >= duty.generation {
+            return Ok(duty.name);
+        }
+        Err(Fault::new(
+            Code::PeerRefused,
+            format!("take changes of machine {}", duty.name),
+            "its protection has ended or changed",
+            "The source learns its duties from the controller.",
+        ))
     }
 
     fn out_of_turn(&self) -> Fault {

@@ -21,6 +21,9 @@ pub struct Tender {
     looked: Option<(i64, Instant)>,
 }
 
+/// How long dropping may keep the store from taking changes in; the rest waits
+/// for the next time.
+const LONGEST: Duration = Duration::from_secs(2);
 /// How often old points are looked for.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -54,7 +57,11 @@ impl Tender {
             .map(|(point, _)| point.cycle)
             .take(DROPPED_MAX)
             .collect();
+        let begun = Instant::now();
         for point in &old {
+            if begun.elapsed() > LONGEST {
+                break;
+            }
             // One that somebody reads just now must not keep the others.
             match writer.drop_points(&[*point], now) {
                 Ok(()) => debug!(point = point.0, "a point is past its retention"),

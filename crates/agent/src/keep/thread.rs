@@ -20,6 +20,7 @@ use replica::format::record::{Codec, Consistency};
 use replica::geometry::DiskNumber;
 use replica::medium::folder::Folder;
 use replica::pipeline::{Compression, Encoded};
+use replica::state::Limits;
 use replica::store::Store;
 use replica::writer::{SealFacts, Writer, WriterOptions};
 use time::OffsetDateTime;
@@ -105,6 +106,7 @@ impl Keeper {
             shared: Arc::clone(&shared),
             writer: None,
             failed: None,
+            generation: 0,
             tender: Tender::default(),
         };
         std::thread::spawn(move || worker.run(queue));
@@ -119,6 +121,16 @@ impl Keeper {
             }
         });
         Self { orders, shared }
+    }
+
+    /// Whether it takes orders; it does not if its thread has panicked.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.orders.is_closed()
+    }
+
+    /// Whether the two are one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// What it is to do.
@@ -192,6 +204,8 @@ struct Worker {
     writer: Option<Writer>,
     /// The first failure since the attempt began.
     failed: Option<Fault>,
+    /// That the writer has.
+    generation: u64,
     tender: Tender,
 }
 
@@ -288,6 +302,10 @@ impl Worker {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
+        if self.generation != self.shared.duty().generation {
+            // Opened anew, the store refuses whoever has an older one.
+            self.writer = None;
+        }
         let result = match &mut self.writer {
             Some(writer) => act(writer),
             None => self.open().and_then(|()| match &mut self.writer {
@@ -336,13 +354,21 @@ impl Worker {
             wire::replication::Compression::Fast => Compression::Zstd(-3),
             wire::replication::Compression::Strong => Compression::Zstd(3),
         };
-        let options = WriterOptions { compression, ..WriterOptions::new(duty.generation) };
+        // Data comes encoded, and many machines may be kept.
+        let limits = Limits { index_cache: 8 << 20, block_cache: 8 << 20, ..Limits::default() };
+        let options = WriterOptions {
+            compression,
+            threads: 2,
+            limits,
+            ..WriterOptions::new(duty.generation)
+        };
         let writer = Writer::open(Arc::new(folder), options)?;
         if writer.cut() > 0 {
             info!(bytes = writer.cut(), machine = %duty.name, "what was not acknowledged was cut off");
         }
         *self.shared.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer.store());
         self.writer = Some(writer);
+        self.generation = duty.generation;
         self.look();
         Ok(())
     }

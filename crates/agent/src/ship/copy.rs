@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use wire::data::{Pages, Range as WireRange, ShipperFrame};
 
 use super::sender::Sender;
-use crate::capture::{Changes, DiskReader, StretchKind};
+use crate::capture::{Changes, DiskReader, Stretch, StretchKind};
 
 /// Bytes that are read and encoded together.
 const PIECE: u64 = 1 << 20;
@@ -24,6 +24,8 @@ const PIECE: u64 = 1 << 20;
 const AT_ONCE: usize = 6;
 /// Stretches that are looked at before anything of them is sent.
 const BATCH: usize = 256;
+/// Bytes of data that are.
+const BATCH_BYTES: u64 = 64 * PIECE;
 
 /// What a copy needs to know of a disk.
 pub(super) struct Disk<'a> {
@@ -99,17 +101,31 @@ pub(super) async fn send(
     mut go_on: impl FnMut(u64, &Sender) -> bool,
 ) -> Result<Option<u64>, Fault> {
     let mut reached = 0;
+    let mut rest: Option<Stretch> = None;
     loop {
         let mut pieces = Vec::new();
         let mut ended = false;
         let mut planned = 0;
-        while pieces.len() < BATCH && planned < 64 * PIECE {
-            let Some(stretch) = changes.next().await.map_err(super::fault::of_capture)? else {
+        while pieces.len() < BATCH && planned < BATCH_BYTES {
+            let next = match rest.take() {
+                Some(rest) => Some(rest),
+                None => changes.next().await.map_err(super::fault::of_capture)?,
+            };
+            let Some(mut stretch) = next else {
                 ended = true;
                 break;
             };
+            // A long stretch of data goes in several batches.
+            let room = BATCH_BYTES - planned;
+            if stretch.kind == StretchKind::Data && stretch.length > room {
+                let (offset, length) = (stretch.offset + room, stretch.length - room);
+                rest = Some(Stretch { offset, length, ..stretch });
+                stretch.length = room;
+            }
             done.changed += stretch.length;
-            planned += stretch.length;
+            if stretch.kind == StretchKind::Data {
+                planned += stretch.length;
+            }
             cut_up(
                 stretch.offset..stretch.offset + stretch.length,
                 stretch.kind,

@@ -28,10 +28,12 @@ pub struct Course {
     /// the protection has ended.
     pub machine: Option<uuid::Uuid>,
     /// The newest point of ours that is known to be durable.
-    pub sealed: Option<u32>,
-    /// The attempt that was begun last: it may have become a point without our
-    /// hearing of it.
+    pub sealed: Option<Mark>,
+    /// The attempt that was begun last.
     pub begun: Option<u32>,
+    /// The instant of the point that it was last asked to become: it may be one
+    /// without our hearing of it.
+    pub sealing: Option<i64>,
     /// Whether that attempt is open on purpose, with parts of disks in it.
     pub open: bool,
     /// Its changes that were durable when the last part ended.
@@ -46,8 +48,17 @@ pub struct Course {
     pub resynchronising: Option<String>,
     /// The wish for a resynchronisation that was taken up last.
     pub resynchronised: Option<uuid::Uuid>,
-    /// Whether the newest point is of a machine that was off.
-    pub off: bool,
+}
+
+/// A point by its number, which another store may use as well, and its instant
+/// in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// Its number.
+    pub point: u32,
+    /// Its instant.
+    pub instant: i64,
 }
 
 /// How far a disk is.
@@ -71,6 +82,7 @@ impl Default for Course {
             machine: None,
             sealed: None,
             begun: None,
+            sealing: None,
             open: false,
             changes: 0,
             soiled: false,
@@ -78,7 +90,6 @@ impl Default for Course {
             disks: Vec::new(),
             resynchronising: None,
             resynchronised: None,
-            off: false,
         }
     }
 }
@@ -87,7 +98,7 @@ impl Default for Course {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// Its newest point.
-    pub newest: Option<u32>,
+    pub newest: Option<Mark>,
     /// The attempt that is open and durable.
     pub open: Option<u32>,
 }
@@ -118,11 +129,15 @@ impl Course {
 
     /// Makes up its mind about what the keeper says.
     pub fn meet(&mut self, kept: Kept) {
-        if kept.newest.is_some() && kept.newest == self.begun {
+        let asked = self.begun.zip(self.sealing);
+        let asked = asked.map(|(point, instant)| Mark { point, instant });
+        if asked.is_some() && kept.newest == asked && self.sealed != asked {
             // Sealed, and the answer was lost; the base is older, which only
-            // means that some changes go again.
-            self.sealed = self.begun;
+            // means that some changes go again. What is not known to be copied
+            // may be there, in whatever form.
+            self.sealed = asked;
             self.open = false;
+            self.disks.iter_mut().for_each(|disk| disk.compare = true);
         }
         if self.open && kept.open != self.begun {
             self.open = false;
@@ -201,7 +216,12 @@ impl Course {
                 _ => fresh,
             }
         });
-        self.disks = disks.collect();
+        let disks: Vec<DiskCourse> = disks.collect();
+        // What the attempt holds of a disk that is begun anew is of another
+        // instant: it must be overwritten, holes too.
+        let is_anew = |(before, now): (&DiskCourse, &DiskCourse)| now.copied < before.copied;
+        self.soiled |= self.open && known.iter().zip(&disks).any(is_anew);
+        self.disks = disks;
     }
 
     /// Bytes that are at the keeper, of all.
@@ -213,11 +233,11 @@ impl Course {
 
     /// All disks are at the keeper as of the newest cut, and the attempt has
     /// become a point.
-    pub fn sealed(&mut self, point: u32, checkpoint: Option<&CheckpointName>, off: bool) {
+    pub fn sealed(&mut self, point: Mark, checkpoint: Option<&CheckpointName>) {
         self.sealed = Some(point);
         self.open = false;
+        self.soiled = false;
         self.resynchronising = None;
-        self.off = off;
         for disk in &mut self.disks {
             (disk.copied, disk.compare) = (disk.size, true);
         }
@@ -227,22 +247,35 @@ impl Course {
     /// An attempt is begun.
     pub fn began(&mut self, attempt: u32) {
         (self.begun, self.changes, self.soiled) = (Some(attempt), 0, false);
+        self.sealing = None;
     }
 
     /// The keeper goes on with the attempt, with so many changes; whether it is
-    /// the one that was meant.
+    /// the one that was meant, with all that was acknowledged.
     pub fn resumed(&mut self, attempt: u32, changes: u64) -> bool {
-        if self.begun != Some(attempt) {
+        if self.begun != Some(attempt) || changes < self.changes {
             return false;
         }
         self.soiled |= changes != self.changes;
         true
     }
 
+    /// What was open cannot be gone on with: everything from the beginning.
+    pub fn restarted(&mut self) {
+        self.open = false;
+        let compare = self.sealed.is_some();
+        for disk in &mut self.disks {
+            (disk.copied, disk.compare) = (0, compare);
+        }
+    }
+
     /// A part is durable in the attempt, with so many changes, as of the newest
-    /// cut.
-    pub fn parted(&mut self, changes: u64, checkpoint: Option<&CheckpointName>) {
+    /// cut: so many bytes of each disk.
+    pub fn parted(&mut self, changes: u64, reached: &[u64], checkpoint: Option<&CheckpointName>) {
         (self.open, self.changes) = (true, changes);
+        for (disk, reached) in self.disks.iter_mut().zip(reached) {
+            disk.copied = *reached;
+        }
         self.rebase(checkpoint);
     }
 
@@ -281,6 +314,10 @@ mod tests {
         "lifeboat-1".parse().unwrap()
     }
 
+    fn at(point: u32) -> Mark {
+        Mark { point, instant: i64::from(point) * 1000 }
+    }
+
     fn seen(base: Base) -> Vec<Seen> {
         vec![Seen { target: "vda".into(), size: 100, base }]
     }
@@ -299,8 +336,8 @@ mod tests {
         let mut course = Course::default();
         course.meet(Kept { newest: None, open: None });
         course.take(&seen(Base::Whole(WholeReason::First)));
-        course.begun = Some(1);
-        course.sealed(1, Some(&name()), false);
+        course.began(1);
+        course.sealed(at(1), Some(&name()));
         course
     }
 
@@ -311,34 +348,36 @@ mod tests {
         course.take(&seen(Base::Whole(WholeReason::First)));
         assert_eq!(shown(&course), "0/100 open=false (-)");
         course.began(1);
-        course.disks[0].copied = 60;
-        course.parted(5, Some(&name()));
+        course.parted(5, &[60], Some(&name()));
         course.meet(Kept { newest: None, open: Some(1) });
         course.take(&seen(Base::Since(name())));
         assert_eq!(shown(&course), "60/100 open=true (-)");
         assert!(course.resumed(1, 5) && !course.soiled);
+        assert!(!course.resumed(1, 4), "the keeper was restored from before");
         assert!(course.resumed(1, 9) && course.soiled && !course.resumed(2, 9));
         // The keeper was restored from before.
         course.meet(Kept { newest: None, open: None });
         assert_eq!(shown(&course), "0/100 open=false (-)");
         // The bitmap is lost in the middle.
         course.disks[0].copied = 60;
-        course.open = true;
+        (course.open, course.soiled) = (true, false);
         course.take(&seen(Base::Whole(WholeReason::BitmapBroken(name()))));
         assert_eq!(shown(&course), "0/100 open=true (-)");
+        assert!(course.soiled, "what was copied is of another instant");
     }
 
     #[test]
     fn a_steady_course_stays_steady() {
         let mut course = steady();
-        course.meet(Kept { newest: Some(1), open: None });
+        course.meet(Kept { newest: Some(at(1)), open: None });
         course.take(&seen(Base::Since(name())));
         assert!(course.is_steady());
         // A seal whose answer was lost.
-        course.begun = Some(2);
-        course.meet(Kept { newest: Some(2), open: None });
+        course.began(2);
+        course.sealing = Some(at(2).instant);
+        course.meet(Kept { newest: Some(at(2)), open: None });
         assert!(course.is_steady());
-        assert_eq!(course.sealed, Some(2));
+        assert_eq!(course.sealed, Some(at(2)));
     }
 
     #[test]
@@ -350,7 +389,8 @@ mod tests {
             "0/100 compared open=false (disk vda: the dirty bitmap of lifeboat-1 is missing or broken)"
         );
         let mut course = steady();
-        course.meet(Kept { newest: Some(7), open: None });
+        // The same number in another store.
+        course.meet(Kept { newest: Some(Mark { instant: 77, ..at(1) }), open: None });
         assert_eq!(
             shown(&course),
             "0/100 compared open=false (the keeper's newest point is another than we shipped)"
@@ -363,7 +403,7 @@ mod tests {
         let wish = Some(uuid::Uuid::from_u128(1));
         course.wish(wish);
         assert_eq!(shown(&course), "0/100 compared open=false (an operator asked for it)");
-        course.sealed(2, None, false);
+        course.sealed(at(2), None);
         course.wish(wish);
         assert!(course.is_steady(), "a wish is taken up once");
     }
@@ -386,6 +426,20 @@ mod tests {
     fn a_disk_that_is_always_whole_is_compared_each_time_and_that_is_no_resynchronisation() {
         let mut course = steady();
         course.take(&seen(Base::Whole(WholeReason::Off)));
+        assert_eq!(shown(&course), "0/100 compared open=false (-)");
+    }
+
+    /// The answer to the first seal was lost: what the point has beyond what is
+    /// known to be copied is compared, holes too.
+    #[test]
+    fn a_lost_answer_makes_no_hole_count_as_copied() {
+        let mut course = Course::default();
+        course.meet(Kept { newest: None, open: None });
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        course.began(1);
+        course.sealing = Some(at(1).instant);
+        course.meet(Kept { newest: Some(at(1)), open: None });
+        course.take(&seen(Base::Whole(WholeReason::First)));
         assert_eq!(shown(&course), "0/100 compared open=false (-)");
     }
 }

@@ -21,13 +21,14 @@ use domain::id::{MachineUuid, ProtectionId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use wire::replication::{Shipping, ShippingReport};
 
 mod copy;
 pub mod course;
 pub mod fault;
 pub mod folder;
+mod off;
 pub mod recovery;
 mod round;
 pub mod sender;
@@ -46,6 +47,8 @@ const FORGET_ATTEMPTS: u32 = 120;
 pub struct Shippers {
     around: Surroundings,
     by_protection: HashMap<ProtectionId, Shipper>,
+    /// Machines that are tidied up after.
+    forgetting: HashMap<MachineUuid, JoinHandle<()>>,
 }
 
 struct Shipper {
@@ -58,7 +61,7 @@ impl Shippers {
     /// None yet.
     #[must_use]
     pub fn new(around: Surroundings) -> Self {
-        Self { around, by_protection: HashMap::new() }
+        Self { around, by_protection: HashMap::new(), forgetting: HashMap::new() }
     }
 
     /// Begins, changes and ends tasks so that they are those of the duties.
@@ -72,10 +75,9 @@ impl Shippers {
             .collect();
         for id in ended {
             if let Some(shipper) = self.by_protection.remove(&id) {
-                shipper.task.abort();
                 let duty = shipper.duty.borrow().clone();
                 info!(machine = %duty.name, "it is protected no longer");
-                tokio::spawn(forget(self.around.clone(), id, duty.machine));
+                self.forget(id, duty.machine, Some(shipper.task));
             }
         }
         for duty in duties {
@@ -91,8 +93,11 @@ impl Shippers {
                     info!(machine = %duty.name, target = %duty.target_name, "its changes are shipped");
                     let (told, hears) = watch::channel(duty.clone());
                     let board = Board::new(duty, self.around.changed.clone());
-                    let task = Task::new(self.around.clone(), hears, Arc::clone(&board));
-                    let task = tokio::spawn(task.run());
+                    // Tidying up after an earlier protection would disturb.
+                    if let Some(forgetting) = self.forgetting.remove(&duty.machine) {
+                        forgetting.abort();
+                    }
+                    let task = self.begin(hears, &board);
                     let shipper = Shipper { duty: told, board, task };
                     self.by_protection.insert(duty.protection, shipper);
                 }
@@ -102,14 +107,54 @@ impl Shippers {
 
     /// Tidies up after protections that ended while the agent did not run, or
     /// before it was done with that.
-    fn forget_strays(&self, duties: &[Shipping]) {
+    fn forget_strays(&mut self, duties: &[Shipping]) {
         for id in self.around.courses.all() {
             let known = self.by_protection.contains_key(&id)
                 || duties.iter().any(|duty| duty.protection == id);
             let machine = self.around.courses.read(id).machine.map(MachineUuid::new);
             if let Some(machine) = machine.filter(|_| !known) {
-                tokio::spawn(forget(self.around.clone(), id, machine));
+                self.forget(id, machine, None);
             }
+        }
+    }
+
+    /// Begins to tidy up, unless that is under way.
+    fn forget(&mut self, id: ProtectionId, machine: MachineUuid, task: Option<JoinHandle<()>>) {
+        if let Some(task) = &task {
+            task.abort();
+        }
+        if self.forgetting.get(&machine).is_some_and(|before| !before.is_finished()) {
+            return;
+        }
+        let around = self.around.clone();
+        let work = async move {
+            if let Some(task) = task {
+                // What it was doing to the machine is over first.
+                let _ = task.await;
+            }
+            forget(around, id, machine).await;
+        };
+        self.forgetting.insert(machine, tokio::spawn(work));
+    }
+
+    /// Begins the task of a machine.
+    fn begin(&self, hears: watch::Receiver<Shipping>, board: &Arc<Board>) -> JoinHandle<()> {
+        tokio::spawn(Task::new(self.around.clone(), hears, Arc::clone(board)).run())
+    }
+
+    /// Begins tasks anew that ended by a defect of ours.
+    pub fn revive(&mut self) {
+        let dead: Vec<ProtectionId> = self
+            .by_protection
+            .iter()
+            .filter(|(_, shipper)| shipper.task.is_finished())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dead {
+            let Some(mut shipper) = self.by_protection.remove(&id) else { continue };
+            error!(machine = %shipper.duty.borrow().name, "its shipping ended by a defect, and is begun again");
+            shipper.task = self.begin(shipper.duty.subscribe(), &shipper.board);
+            self.by_protection.insert(id, shipper);
         }
     }
 

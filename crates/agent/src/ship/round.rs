@@ -15,15 +15,18 @@ use std::time::{Duration, Instant};
 
 use domain::fault::{Code, Fault};
 use domain::id::ProtectionId;
+use tokio::task::spawn_blocking;
 use wire::data::{Seal, Sealed};
 use wire::replication::{CycleFigures, Shipping};
 
 use super::copy::{self, Before, Disk, Done, Encoders};
-use super::course::{Course, Seen};
+use super::course::{Course, Mark, Seen};
 use super::fault::of_capture;
 use super::folder::Courses;
 use super::sender::Sender;
-use crate::capture::{Base, Capture, Consistency, Cut, CutRequest, Wanted, Way, WholeReason};
+use crate::capture::{
+    Base, Capture, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
+};
 
 /// How long a cut stays open while a first copy goes on: what the guest
 /// overwrites meanwhile takes up room.
@@ -39,6 +42,8 @@ pub(super) enum Outcome {
         remark: Option<String>,
         figures: CycleFigures,
         read: u64,
+        /// Whether no disk can have been written to while it was made.
+        of_a_machine_off: bool,
     },
     /// A part of a copy is durable; there is more at once.
     Parted { read: u64, sent: u64 },
@@ -78,6 +83,7 @@ impl<C: Capture> Round<'_, C> {
         let mut done = Done::default();
         match self.ship(&cut, &mut done).await {
             Err(fault) => {
+                self.progress_is_lost();
                 // The next cut tidies up what this leaves.
                 if let Err(error) = self.capture.discard(cut).await {
                     tracing::warn!(machine = %self.duty.name, error = %domain::fault::chain(&error), "a cut was not ended in order");
@@ -85,13 +91,13 @@ impl<C: Capture> Round<'_, C> {
                 Err(fault)
             }
             Ok(None) => {
-                self.keep()?;
+                self.keep().await?;
                 self.accept(cut).await;
                 let sent = self.sender.sent() - sent_before;
                 Ok((Outcome::Parted { read: done.read, sent }, None))
             }
             Ok(Some(point)) => {
-                self.keep()?;
+                self.keep().await?;
                 let figures = CycleFigures {
                     took_ms: begun.elapsed().as_millis() as u64,
                     changed: done.changed,
@@ -102,8 +108,12 @@ impl<C: Capture> Round<'_, C> {
                     Consistency::Crash { short_of_app } => short_of_app.clone(),
                     Consistency::App => None,
                 };
+                let is_off = |disk: &CutDisk| disk.base == Base::Whole(WholeReason::Off);
+                let of_a_machine_off = cut.disks.iter().all(is_off);
                 self.accept(cut).await;
-                Ok((Outcome::Sealed { point, remark, figures, read: done.read }, Some(value)))
+                let read = done.read;
+                let sealed = Outcome::Sealed { point, remark, figures, read, of_a_machine_off };
+                Ok((sealed, Some(value)))
             }
         }
     }
@@ -115,8 +125,14 @@ impl<C: Capture> Round<'_, C> {
         }
     }
 
-    fn keep(&self) -> Result<(), Fault> {
-        keep(self.courses, self.duty.protection, self.course)
+    async fn keep(&self) -> Result<(), Fault> {
+        keep(self.courses, self.duty.protection, self.course).await
+    }
+
+    /// What a round that failed has sent into an attempt that stays open is of
+    /// no instant: it must be overwritten.
+    fn progress_is_lost(&mut self) {
+        self.course.soiled |= self.course.open;
     }
 
     /// Ships a cut: the point that it became, or none if time was up.
@@ -138,6 +154,8 @@ impl<C: Capture> Round<'_, C> {
         let may_part = cut.disks.iter().all(|disk| disk.way == Way::Bitmap);
         let deadline = Instant::now() + WINDOW;
         let mut ended = true;
+        // What is reached counts once it is durable, and not before.
+        let mut reached: Vec<u64> = self.course.disks.iter().map(|disk| disk.copied).collect();
         for (number, disk) in cut.disks.iter().enumerate() {
             let place = Disk {
                 number: number as u16,
@@ -148,19 +166,42 @@ impl<C: Capture> Round<'_, C> {
             self.send_changes(&place, &disk.base, done).await?;
             if ended {
                 let limit = may_part.then_some(deadline);
-                ended = self.copy_on(&place, number, limit, done).await?;
+                let stopped = self.copy_on(&place, &reached, limit, done).await?;
+                ended = stopped.is_none();
+                if let Some(reached) = reached.get_mut(number) {
+                    *reached = stopped.unwrap_or(disk.size);
+                }
             }
         }
         self.capture.confirm(cut).await.map_err(of_capture)?;
         if !ended {
             let open = self.sender.sync().await?;
-            self.course.parted(open.changes, cut.checkpoint.as_ref());
+            self.is_ours(open.cycle)?;
+            self.course.parted(open.changes, &reached, cut.checkpoint.as_ref());
             return Ok(None);
         }
-        let point = self.sender.seal(self.seal_of(cut)).await?;
-        let off = cut.disks.iter().any(|disk| disk.base == Base::Whole(WholeReason::Off));
-        self.course.sealed(point.point, cut.checkpoint.as_ref(), off);
+        let wish = self.seal_of(cut);
+        // Should the answer be lost, we know our point by its instant.
+        self.course.sealing = Some(wish.instant);
+        self.keep().await?;
+        let point = self.sender.seal(wish).await?;
+        self.is_ours(point.point)?;
+        let mark = Mark { point: point.point, instant: point.instant };
+        self.course.sealed(mark, cut.checkpoint.as_ref());
         Ok(Some(point))
+    }
+
+    /// What the keeper answers about is the attempt that we began.
+    fn is_ours(&self, attempt: u32) -> Result<(), Fault> {
+        if self.course.begun == Some(attempt) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            Code::ProtocolViolated,
+            format!("ship machine {}", self.duty.name),
+            format!("the keeper told of attempt {attempt}, and {:?} was begun", self.course.begun),
+            "It is tried again by itself; if it stays so, please report it.",
+        ))
     }
 
     /// Goes on with the attempt that is open on purpose, or begins one.
@@ -168,17 +209,17 @@ impl<C: Capture> Round<'_, C> {
         if self.course.open {
             let resumed = self.sender.resume(sizes.clone()).await?;
             if resumed.is_some_and(|open| self.course.resumed(open.cycle, open.changes)) {
-                return Ok(());
+                // Until this round is durable, what it sends is of no instant.
+                let soiled = std::mem::replace(&mut self.course.soiled, true);
+                let kept = self.keep().await;
+                self.course.soiled = soiled;
+                return kept;
             }
-            self.course.open = false;
-            for disk in &mut self.course.disks {
-                disk.copied = 0;
-            }
+            self.course.restarted();
         }
         let open = self.sender.begin(sizes).await?;
         self.course.began(open.cycle);
-        // Should the answer to the seal be lost, we know whose point it is.
-        self.keep()
+        self.keep().await
     }
 
     /// What changed in the part that the keeper has.
@@ -204,23 +245,26 @@ impl<C: Capture> Round<'_, C> {
         Ok(())
     }
 
-    /// Copies on from where the last round ended; whether the disk's end was
-    /// reached.
+    /// Copies on from where the last round ended; where it stopped before the
+    /// disk's end. `reached` is how far all disks are.
     async fn copy_on(
         &mut self,
         disk: &Disk<'_>,
-        number: usize,
+        reached: &[u64],
         deadline: Option<Instant>,
         done: &mut Done,
-    ) -> Result<bool, Fault> {
-        let (before_us, total) = self.course.progress();
+    ) -> Result<Option<u64>, Fault> {
+        let (_, total) = self.course.progress();
+        let before_us: u64 = reached.iter().sum();
+        let number = usize::from(disk.number);
         let Some(course) = self.course.disks.get(number).filter(|disk| !disk.is_copied()) else {
-            return Ok(true);
+            return Ok(None);
         };
-        let before = match (self.course.soiled, course.compare) {
-            (true, _) => Before::Something,
-            (false, true) => Before::NewestPoint,
-            (false, false) => Before::Nothing,
+        let before = match (self.course.soiled, course.compare, self.course.sealed) {
+            (true, _, _) => Before::Something,
+            (false, true, _) => Before::NewestPoint,
+            (false, false, Some(_)) => Before::Something,
+            (false, false, None) => Before::Nothing,
         };
         let from = course.copied;
         let progress = self.progress;
@@ -230,11 +274,7 @@ impl<C: Capture> Round<'_, C> {
             deadline.is_none_or(|deadline| Instant::now() < deadline)
         };
         let all = disk.reader.all(from..disk.size);
-        let stopped = copy::send(disk, all, before, self.sender, done, go_on).await?;
-        if let Some(course) = self.course.disks.get_mut(number) {
-            course.copied = stopped.unwrap_or(disk.size);
-        }
-        Ok(stopped.is_none())
+        copy::send(disk, all, before, self.sender, done, go_on).await
     }
 
     fn seal_of(&self, cut: &Cut) -> Seal {
@@ -248,12 +288,15 @@ impl<C: Capture> Round<'_, C> {
 }
 
 /// Keeps a course, or says why not.
-pub(super) fn keep(
+pub(super) async fn keep(
     courses: &Courses,
     protection: ProtectionId,
     course: &Course,
 ) -> Result<(), Fault> {
-    courses.keep(protection, course).map_err(|error: io::Error| {
+    let (courses, course) = (courses.clone(), course.clone());
+    let kept = spawn_blocking(move || courses.keep(protection, &course)).await;
+    let kept = kept.map_err(io::Error::other).flatten();
+    kept.map_err(|error| {
         Fault::new(
             Code::DataFolderUnusable,
             format!("keep how far protection {protection} is"),

@@ -18,12 +18,12 @@ use wire::frame::FrameError;
 /// gigabytes.
 const ANSWER_LIMIT: Duration = Duration::from_secs(150);
 /// How long the network may take to accept anything more.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
+const SEND_LIMIT: Duration = Duration::from_secs(90);
 
 /// What carries a connection.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 
 /// An open connection to a keeper.
 pub struct Sender {

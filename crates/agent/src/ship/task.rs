@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use domain::id::{MachineUuid, ProtectionId};
-use domain::machine::PowerState;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -19,8 +18,9 @@ use tracing::{debug, info, warn};
 use wire::data::{Hello, Sealed};
 use wire::replication::{Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble};
 
-use super::course::{Course, Kept};
+use super::course::{Course, Kept, Mark};
 use super::folder::Courses;
+use super::off;
 use super::recovery::RpoHistory;
 use super::round::{Outcome, Round};
 use super::sender::Sender;
@@ -128,6 +128,11 @@ pub(super) struct Task {
     newest: Option<i64>,
     app_due: Option<Instant>,
     verified: Option<uuid::Uuid>,
+    /// What told the machine and its disks from others when the newest point was
+    /// made of them while it was off; none as soon as it was seen running.
+    off: Option<String>,
+    /// What the connection was made with.
+    dialled: Option<Shipping>,
 }
 
 impl Task {
@@ -151,6 +156,8 @@ impl Task {
             newest: None,
             app_due: None,
             verified,
+            off: None,
+            dialled: None,
         }
     }
 
@@ -225,9 +232,9 @@ impl Task {
         self.connect(duty).await?;
         self.course.wish(duty.resynchronise);
         let verify_wish = duty.verify.filter(|wish| self.verified != Some(*wish));
-        if self.course.off && self.course.is_steady() && verify_wish.is_none() && self.is_off(duty)
-        {
-            // Nobody writes to the disks of a machine that is off.
+        let off = off::print(&self.around.observations.borrow(), duty.machine);
+        if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
+            // Nobody has written to the disks of a machine that is off.
             self.newest = Some(now_ms());
             self.told_phase();
             return Ok(Next::WhenDue);
@@ -276,7 +283,9 @@ impl Task {
                 });
                 Ok(Next::AtOnce)
             }
-            Ok((Outcome::Sealed { point, remark, figures, read }, verified)) => {
+            Ok((Outcome::Sealed { point, remark, figures, read, of_a_machine_off }, verified)) => {
+                // Looked at before the cut: what came later is seen as other.
+                self.off = off.filter(|_| of_a_machine_off);
                 if wanted == Wanted::App {
                     let every = duty.policy.app_consistent_seconds.unwrap_or(u32::MAX);
                     self.app_due = Some(Instant::now() + Duration::from_secs(every.into()));
@@ -323,8 +332,16 @@ impl Task {
 
     /// Makes sure that the keeper is there, and hears what it has.
     async fn connect(&mut self, duty: &Shipping) -> Result<(), Fault> {
-        if self.sender.is_some() {
+        let same = self.dialled.as_ref().is_some_and(|before| {
+            (before.target, &before.target_address, before.generation)
+                == (duty.target, &duty.target_address, duty.generation)
+        });
+        if self.sender.is_some() && same {
             return Ok(());
+        }
+        self.sender = None;
+        if self.dialled.as_ref().is_some_and(|before| before.policy != duty.policy) {
+            self.capture = None;
         }
         let Some(address) = &duty.target_address else {
             return Err(Fault::new(
@@ -341,28 +358,18 @@ impl Task {
             Sender::greet(Box::new(stream), duty.target_name.clone(), hello).await?;
         info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
         self.course.meet(Kept {
-            newest: welcome.newest.map(|point| point.point),
+            newest: welcome.newest.as_ref().map(mark_of),
             open: welcome.open.map(|open| open.cycle),
         });
         if let Some(newest) = welcome.newest {
-            if self.course.sealed == Some(newest.point) {
+            if self.course.sealed == Some(mark_of(&newest)) {
                 self.newest = Some(newest.instant);
             }
             self.board.change(|report| report.newest = Some(mark(&newest)));
         }
         self.sender = Some(sender);
+        self.dialled = Some(duty.clone());
         Ok(())
-    }
-
-    fn is_off(&self, duty: &Shipping) -> bool {
-        match &*self.around.observations.borrow() {
-            Observation::Seen { inventory, .. } => {
-                inventory.machines.iter().find(|machine| machine.uuid == duty.machine).is_some_and(
-                    |machine| matches!(machine.power, PowerState::Off | PowerState::Crashed),
-                )
-            }
-            _ => false,
-        }
     }
 
     fn wanted(&self, duty: &Shipping) -> Wanted {
@@ -433,6 +440,10 @@ impl Task {
 enum Next {
     AtOnce,
     WhenDue,
+}
+
+fn mark_of(point: &Sealed) -> Mark {
+    Mark { point: point.point, instant: point.instant }
 }
 
 fn mark(point: &Sealed) -> PointMark {

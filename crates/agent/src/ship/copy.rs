@@ -24,8 +24,6 @@ const PIECE: u64 = 1 << 20;
 const AT_ONCE: usize = 6;
 /// Stretches that are looked at before anything of them is sent.
 const BATCH: usize = 256;
-/// Bytes of data that are.
-const BATCH_BYTES: u64 = 64 * PIECE;
 
 /// What a copy needs to know of a disk.
 pub(super) struct Disk<'a> {
@@ -33,6 +31,8 @@ pub(super) struct Disk<'a> {
     pub(super) size: u64,
     pub(super) reader: &'a DiskReader,
     pub(super) encoders: &'a Encoders,
+    /// Bytes of data that are looked at before anything of them is sent.
+    pub(super) batch: u64,
 }
 
 /// How much was done.
@@ -106,7 +106,7 @@ pub(super) async fn send(
         let mut pieces = Vec::new();
         let mut ended = false;
         let mut planned = 0;
-        while pieces.len() < BATCH && planned < BATCH_BYTES {
+        while pieces.len() < BATCH && planned < disk.batch {
             let next = match rest.take() {
                 Some(rest) => Some(rest),
                 None => changes.next().await.map_err(super::fault::of_capture)?,
@@ -116,7 +116,7 @@ pub(super) async fn send(
                 break;
             };
             // A long stretch of data goes in several batches.
-            let room = BATCH_BYTES - planned;
+            let room = disk.batch - planned;
             if stretch.kind == StretchKind::Data && stretch.length > room {
                 let (offset, length) = (stretch.offset + room, stretch.length - room);
                 rest = Some(Stretch { offset, length, ..stretch });

@@ -32,6 +32,8 @@ mod off;
 pub mod recovery;
 mod round;
 pub mod sender;
+#[cfg(test)]
+mod simulated;
 mod task;
 mod verify;
 

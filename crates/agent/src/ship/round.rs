@@ -28,9 +28,21 @@ use crate::capture::{
     Base, Capture, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
 };
 
-/// How long a cut stays open while a first copy goes on: what the guest
-/// overwrites meanwhile takes up room.
-const WINDOW: Duration = Duration::from_secs(60);
+/// In what portions a copy goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Portions {
+    /// How long a cut stays open while a first copy goes on: what the guest
+    /// overwrites meanwhile takes up room.
+    pub(super) window: Duration,
+    /// Bytes of data that are looked at before anything of them is sent.
+    pub(super) batch: u64,
+}
+
+impl Default for Portions {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(60), batch: 64 << 20 }
+    }
+}
 
 /// What a round came to.
 #[derive(Debug)]
@@ -58,6 +70,7 @@ pub(super) struct Round<'a, C> {
     pub(super) courses: &'a Courses,
     pub(super) wanted: Wanted,
     pub(super) host: &'a str,
+    pub(super) portions: Portions,
     /// Told how far the copy is.
     pub(super) progress: &'a (dyn Fn(u64, u64) + Sync),
     /// Told what the course has become.
@@ -152,7 +165,7 @@ impl<C: Capture> Round<'_, C> {
         let encoders = Encoders::new(self.duty.policy.compression);
         // A disk that is always whole must be gone through in one cut.
         let may_part = cut.disks.iter().all(|disk| disk.way == Way::Bitmap);
-        let deadline = Instant::now() + WINDOW;
+        let deadline = Instant::now() + self.portions.window;
         let mut ended = true;
         // What is reached counts once it is durable, and not before.
         let mut reached: Vec<u64> = self.course.disks.iter().map(|disk| disk.copied).collect();
@@ -162,6 +175,7 @@ impl<C: Capture> Round<'_, C> {
                 size: disk.size,
                 reader: &disk.reader,
                 encoders: &encoders,
+                batch: self.portions.batch,
             };
             self.send_changes(&place, &disk.base, done).await?;
             if ended {

@@ -22,7 +22,7 @@ use super::course::{Course, Kept, Mark};
 use super::folder::Courses;
 use super::off;
 use super::recovery::RpoHistory;
-use super::round::{Outcome, Round};
+use super::round::{Outcome, Portions, Round};
 use super::sender::Sender;
 use super::verify;
 use crate::backoff::Backoff;
@@ -266,6 +266,7 @@ impl Task {
             courses: &self.around.courses,
             wanted,
             host: &self.around.host,
+            portions: Portions::default(),
             progress: &progress,
             phase: &phase,
         };

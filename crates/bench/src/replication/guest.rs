@@ -1,0 +1,19 @@
+//! What a guest notices: `guest_iops`. Its writes per second with cycles of
+//! 30 s, beside those without protection, need a guest.
+
+use anyhow::Result;
+
+use super::{Bench, Group};
+
+const FIGURES: &[&str] = &["guest_iops"];
+
+pub(super) const GROUP: Group = Group { figures: FIGURES, image: |_| 0, room: |_| 0, measure };
+
+fn measure(bench: &mut Bench) -> Result<()> {
+    bench.skip(
+        FIGURES,
+        "guests run in the lab, whose crate must not depend on the product and which this one \
+         does not use",
+    );
+    Ok(())
+}

@@ -12,8 +12,7 @@ pub(super) const GROUP: Group = Group { figures: FIGURES, image: |_| 0, room: |_
 fn measure(bench: &mut Bench) -> Result<()> {
     bench.skip(
         FIGURES,
-        "guests run in the lab, whose crate must not depend on the product and which this one \
-         does not use",
+        "guests that count their writes are the lab's, and this crate does not use it",
     );
     Ok(())
 }

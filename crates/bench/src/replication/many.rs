@@ -37,7 +37,7 @@ pub(super) const GROUP: Group = Group {
 /// A machine and whoever ships it.
 struct Protected {
     disk: Arc<Disk>,
-    shipper: Shipper,
+    shipper: Shipper<Simulated>,
 }
 
 fn measure(bench: &mut Bench) -> Result<()> {
@@ -125,7 +125,7 @@ async fn cycles(machine: Protected, image: Image, scale: Scale, begin: Instant) 
         spawn_blocking(move || guest.overwrite(&content, scale.small_changes)).await??;
         sleep_until(due).await;
         let begun = Instant::now();
-        let point = shipper.point().await?;
+        let (point, _) = shipper.point().await?;
         if let Some(before) = before.replace(point.instant) {
             cycles.ages.push((now_ms() - before) as f64 / 1e3);
             cycles.took.push(begun.elapsed().as_secs_f64());

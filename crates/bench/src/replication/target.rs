@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agent::ship::{folder::Courses, rounds::Rounds};
+use agent::{
+    capture::Capture,
+    ship::{folder::Courses, rounds::Rounds},
+};
 use anyhow::{Context as _, Result};
 use domain::id::{MachineUuid, ProtectionId};
 use tokio::{sync::Mutex, task::JoinHandle, time::interval};
@@ -16,13 +19,12 @@ use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 use wire::{
     data::Sealed,
-    replication::{Compression, Keeping, Retention, Shipping, ShippingPolicy},
+    replication::{Compression, CycleFigures, Keeping, Retention, Shipping, ShippingPolicy},
     tls::{peer_agent, peer_name},
 };
 
 use super::{
     hosts::Hosts,
-    machine::Simulated,
     probe::Orders,
     traffic::{Counted, Traffic},
 };
@@ -74,7 +76,11 @@ impl Target {
 
     /// Connects as the agent of the source's host does, for the machine of this
     /// number.
-    pub(crate) async fn meet(&self, number: u64, machine: Simulated) -> Result<Shipper> {
+    pub(crate) async fn meet<C: Capture + 'static>(
+        &self,
+        number: u64,
+        machine: C,
+    ) -> Result<Shipper<C>> {
         let traffic = Arc::new(Traffic::default());
         let stream = tokio::net::TcpStream::connect(&self.address).await.context("connect")?;
         stream.set_nodelay(true)?;
@@ -97,14 +103,14 @@ impl Target {
 
 /// Ships a machine whenever it is told to, and keeps the connection alive
 /// meanwhile.
-pub(crate) struct Shipper {
-    rounds: Arc<Mutex<Rounds<Simulated>>>,
+pub(crate) struct Shipper<C> {
+    rounds: Arc<Mutex<Rounds<C>>>,
     traffic: Arc<Traffic>,
     idle: JoinHandle<()>,
 }
 
-impl Shipper {
-    fn new(rounds: Rounds<Simulated>, traffic: Arc<Traffic>) -> Self {
+impl<C: Capture + 'static> Shipper<C> {
+    fn new(rounds: Rounds<C>, traffic: Arc<Traffic>) -> Self {
         let rounds = Arc::new(Mutex::new(rounds));
         let others = Arc::clone(&rounds);
         let idle = tokio::spawn(async move {
@@ -118,10 +124,10 @@ impl Shipper {
     }
 
     /// Rounds until there is a point.
-    pub(crate) async fn point(&self) -> Result<Sealed> {
+    pub(crate) async fn point(&self) -> Result<(Sealed, CycleFigures)> {
         let mut rounds = self.rounds.lock().await;
         loop {
-            if let Some((point, _)) = rounds.round().await? {
+            if let Some(point) = rounds.round().await? {
                 return Ok(point);
             }
         }
@@ -138,7 +144,7 @@ impl Shipper {
     }
 }
 
-impl Drop for Shipper {
+impl<C> Drop for Shipper<C> {
     fn drop(&mut self) {
         self.idle.abort();
     }

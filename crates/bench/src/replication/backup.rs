@@ -45,8 +45,9 @@ fn measure(bench: &mut Bench) -> Result<()> {
     }
     let image = bench.image()?;
     let (place, scale) = (&bench.workplace, bench.scale);
-    let runtime = Runtime::new()?;
     let libvirt = Libvirt::start(place)?;
+    // What is under way in libvirt ends before libvirt does.
+    let runtime = Runtime::new()?;
     let mut our_machine = libvirt.boot(0, &image, scale.disk)?;
     let mut their_machine = libvirt.boot(1, &image, scale.disk)?;
 
@@ -99,6 +100,7 @@ fn measure(bench: &mut Bench) -> Result<()> {
     )?;
     ensure!(changed >= blocks * BLOCK, "only {changed} bytes were dirty");
     drop(shipper);
+    drop(runtime);
     target.stop(place)?;
     drop(libvirt);
     place.clear(&place.path("l"))?;

@@ -10,10 +10,8 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -164,15 +162,14 @@ impl Machine<'_> {
             fs::write(&file, &bytes)?;
             commands.push_str(&self.monitor(&file, block * BLOCK));
         }
+        let script = folder.join("commands");
+        fs::write(&script, commands)?;
         let mut virsh = self.libvirt.virsh();
-        let mut child = virsh.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut stdin = child.stdin.take().context("talk to virsh")?;
-        // It answers each with an empty line, which is less than a pipe holds.
-        stdin.write_all(commands.as_bytes())?;
-        drop(stdin);
-        let answer = child.wait_with_output()?;
+        let answer = virsh.stdin(File::open(&script)?).output().context("run virsh")?;
+        // It repeats what it reads behind its prompt; what else it says is wrong.
         let told = String::from_utf8_lossy(&answer.stdout);
-        ensure!(told.trim().is_empty(), "write to {}: {}", self.name, told.trim());
+        let wrong = told.lines().find(|line| !line.is_empty() && !line.starts_with("virsh #"));
+        ensure!(wrong.is_none(), "write to {}: {}", self.name, wrong.unwrap_or_default());
         fs::remove_dir_all(&folder)?;
         Ok(())
     }

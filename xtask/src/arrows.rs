@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("controller", &["api", "domain", "service", "wire"]),
     ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service"]),
     ("lab", &["api", "guest"]),
-    ("bench", &["domain", "nbd", "replica"]),
+    ("bench", &["agent", "domain", "nbd", "replica", "wire"]),
     ("xtask", &[]),
 ];
 

@@ -1,5 +1,5 @@
 //! Chores of the workspace: `cargo xtask ci`, `cargo xtask openapi`,
-//! `cargo xtask bench replica`.
+//! `cargo xtask bench replica`, `cargo xtask bench replication`.
 
 use std::ffi::OsString;
 
@@ -36,7 +36,7 @@ enum Chore {
     Licences,
     /// Check what no compiler checks: unfinished words, overlong files
     Tidy,
-    /// Measure in release: `bench replica`; `bench --help` says more
+    /// Measure in release: `bench replica`, `bench replication`; `bench --help` says more
     #[command(disable_help_flag = true)]
     Bench {
         /// What to measure, and how

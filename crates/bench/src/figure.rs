@@ -131,15 +131,21 @@ pub(crate) struct Report {
     /// Names of the figures that are wanted; none means all.
     only: Vec<String>,
     figures: Vec<Figure>,
+    /// Those that could not be had, and why.
+    skipped: Vec<(&'static str, String)>,
 }
 
 impl Report {
     pub(crate) fn new(json: bool, only: Vec<String>) -> Self {
-        Self { json, only, figures: Vec::new() }
+        Self { json, only, figures: Vec::new(), skipped: Vec::new() }
+    }
+
+    fn wants(&self, figure: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == figure)
     }
 
     pub(crate) fn add(&mut self, figure: Figure) -> Result<()> {
-        if !self.only.is_empty() && !self.only.iter().any(|name| name == figure.figure) {
+        if !self.wants(figure.figure) {
             return Ok(());
         }
         if self.json {
@@ -152,10 +158,21 @@ impl Report {
         Ok(())
     }
 
+    /// Says that a figure is missing, at once and again at the end.
+    pub(crate) fn skip(&mut self, figure: &'static str, why: &str) {
+        if self.wants(figure) {
+            eprintln!("   SKIPPED {figure}: {why}");
+            self.skipped.push((figure, why.to_owned()));
+        }
+    }
+
     /// The table, if people read.
     pub(crate) fn finish(&self) {
         if !self.json {
             print!("{}", table(&self.figures));
+            for (figure, why) in &self.skipped {
+                println!("{figure}: SKIPPED: {why}");
+            }
         }
     }
 }

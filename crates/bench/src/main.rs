@@ -7,8 +7,12 @@
 //! | taking turns with an opponent, medians | [`pairing`] |
 //! | the folder, and that it goes in any case | [`workplace`] |
 //! | processes of ours and of others | [`process`] |
+//! | arguments, groups, one after the other | [`suite`] |
 //! | reproducible bytes | [`content`] |
+//! | a disk with real content | [`image`] |
+//! | what compression alone costs | [`codec`] |
 //! | the figures of the replica store | [`replica`] |
+//! | the figures of replication | [`replication`] |
 //!
 //! Rules: our run and the opponent's are made in turn in one run of this
 //! program, because machines are shared and noisy; the median counts; a goal
@@ -17,11 +21,15 @@
 //! To add a benchmark: a folder beside `replica/` with its table of groups, and
 //! a variant of [`Command`].
 
+mod codec;
 mod content;
 mod figure;
+mod image;
 mod pairing;
 mod process;
 mod replica;
+mod replication;
+mod suite;
 mod workplace;
 
 use anyhow::Result;
@@ -38,13 +46,23 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// The replica store: ingest, points, views, diff, memory
-    Replica(replica::Arguments),
+    Replica(suite::Arguments),
+    /// Replication: first copy, cycles, resynchronisation, many machines
+    Replication(suite::Arguments),
     /// What takes too long for a benchmark
     #[command(subcommand)]
     Soak(Soak),
     /// What runs in a process of its own
     #[command(subcommand, hide = true)]
-    Probe(replica::probe::Probe),
+    Probe(Probe),
+}
+
+#[derive(Subcommand)]
+enum Probe {
+    #[command(flatten)]
+    Replica(replica::probe::Probe),
+    #[command(flatten)]
+    Replication(replication::probe::Probe),
 }
 
 #[derive(Subcommand)]
@@ -60,7 +78,9 @@ fn main() -> Result<()> {
         .init();
     match Arguments::parse().command {
         Command::Replica(arguments) => replica::run(arguments),
+        Command::Replication(arguments) => replication::run(arguments),
         Command::Soak(Soak::ReplicaMemory(arguments)) => replica::memory::soak(&arguments),
-        Command::Probe(probe) => probe.run(),
+        Command::Probe(Probe::Replica(probe)) => probe.run(),
+        Command::Probe(Probe::Replication(probe)) => probe.run(),
     }
 }

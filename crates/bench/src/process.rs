@@ -67,11 +67,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one and waits until its socket is there.
     pub(crate) fn start(command: &mut Command, socket: &Path) -> Result<Self> {
+        Self::start_until(command, || socket.exists())
+    }
+
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start_until(command: &mut Command, ready: impl Fn() -> bool) -> Result<Self> {
         let name = format!("{command:?}");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let mut server = Self { child: child.with_context(|| format!("run {name}"))?, name };
         let begun = Instant::now();
-        while !socket.exists() {
+        while !ready() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("{} ended: {status}", server.name);
             }

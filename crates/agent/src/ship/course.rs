@@ -61,6 +61,14 @@ pub struct Mark {
     pub instant: i64,
 }
 
+impl Mark {
+    /// Of a point as the keeper tells of it.
+    #[must_use]
+    pub fn of(point: &wire::data::Sealed) -> Self {
+        Self { point: point.point, instant: point.instant }
+    }
+}
+
 /// How far a disk is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

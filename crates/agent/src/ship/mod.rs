@@ -11,6 +11,7 @@
 //! | what must be sent, and why | [`course`] |
 //! | comparing source and replica | [`verify`] |
 //! | RPO over a day | [`recovery`] |
+//! | shipping without schedule and libvirt | [`rounds`] |
 //! | what the operator is told | [`fault`] |
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ pub mod folder;
 mod off;
 pub mod recovery;
 mod round;
+pub mod rounds;
 pub mod sender;
 #[cfg(test)]
 mod simulated;

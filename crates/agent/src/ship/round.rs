@@ -200,8 +200,7 @@ impl<C: Capture> Round<'_, C> {
         self.keep().await?;
         let point = self.sender.seal(wish).await?;
         self.is_ours(point.point)?;
-        let mark = Mark { point: point.point, instant: point.instant };
-        self.course.sealed(mark, cut.checkpoint.as_ref());
+        self.course.sealed(Mark::of(&point), cut.checkpoint.as_ref());
         Ok(Some(point))
     }
 

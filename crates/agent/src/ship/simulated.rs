@@ -300,9 +300,8 @@ async fn life(seed: u64, rounds: u32) -> (usize, u32) {
             let hello = Hello { protection: id().uuid(), generation: 1 };
             match Sender::greet(stream, "west".into(), hello).await {
                 Ok((fresh, welcome)) => {
-                    let mark = |p: wire::data::Sealed| Mark { point: p.point, instant: p.instant };
                     let open = welcome.open.map(|open| open.cycle);
-                    course.meet(Kept { newest: welcome.newest.map(mark), open });
+                    course.meet(Kept { newest: welcome.newest.as_ref().map(Mark::of), open });
                     sender = Some(fresh);
                 }
                 Err(_) => {

@@ -359,11 +359,11 @@ impl Task {
             Sender::greet(Box::new(stream), duty.target_name.clone(), hello).await?;
         info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
         self.course.meet(Kept {
-            newest: welcome.newest.as_ref().map(mark_of),
+            newest: welcome.newest.as_ref().map(Mark::of),
             open: welcome.open.map(|open| open.cycle),
         });
         if let Some(newest) = welcome.newest {
-            if self.course.sealed == Some(mark_of(&newest)) {
+            if self.course.sealed == Some(Mark::of(&newest)) {
                 self.newest = Some(newest.instant);
             }
             self.board.change(|report| report.newest = Some(mark(&newest)));
@@ -441,10 +441,6 @@ impl Task {
 enum Next {
     AtOnce,
     WhenDue,
-}
-
-fn mark_of(point: &Sealed) -> Mark {
-    Mark { point: point.point, instant: point.instant }
 }
 
 fn mark(point: &Sealed) -> PointMark {

@@ -21,27 +21,21 @@
 
 use std::{
     fs::File,
-    os::unix::fs::FileExt as _,
     path::Path,
     thread::{self, available_parallelism},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use replica::pipeline::Compression;
 
-use super::{Bench, Group, image::Image, probe::Ingested, scale::Scale, stores};
+use super::{Bench, Group, probe::Ingested, scale::Scale, stores};
 use crate::{
+    codec,
     figure::{Better, Figure},
     pairing::{Contender, Samples, in_turn},
     process::{Server, output, probe, program, told_by},
     workplace::have_memory_at_hand,
 };
-
-/// Bytes of a block.
-const BLOCK: usize = 64 << 10;
-/// Bytes that are read at once.
-const PIECE: usize = 1 << 20;
 
 pub(super) const GROUP: Group = Group {
     figures: &["ingest_compressed", "ingest_uncompressed", "ingest_memory"],
@@ -103,7 +97,7 @@ fn measure(bench: &mut Bench) -> Result<()> {
                 Ok(rate(seconds))
             }),
             Contender::new("codec alone, MB/s", |_| {
-                let (seconds, left) = codec_alone(&image, 0, 1)?;
+                let (seconds, left) = codec::alone(&image, stores::compression(), 0, 1)?;
                 codec_ratio = left as f64 / bytes;
                 Ok(rate(seconds))
             }),
@@ -112,7 +106,11 @@ fn measure(bench: &mut Bench) -> Result<()> {
                 let begun = Instant::now();
                 let parts: Result<Vec<_>> = thread::scope(|scope| {
                     let threads: Vec<_> = (0..cores)
-                        .map(|part| scope.spawn(move || codec_alone(image, part, cores)))
+                        .map(|part| {
+                            scope.spawn(move || {
+                                codec::alone(image, stores::compression(), part, cores)
+                            })
+                        })
                         .collect();
                     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
                 });
@@ -159,30 +157,4 @@ fn nbdcopy(socket: &Path, copy: &Path) -> Result<f64> {
     output(program("nbdcopy").args(["--flush", &uri]).arg(copy))?;
     File::open(copy).and_then(|file| file.sync_all()).context("sync the copy")?;
     Ok(begun.elapsed().as_secs_f64())
-}
-
-/// Compresses one of `parts` of the image: seconds in the codec, bytes that are
-/// left.
-fn codec_alone(image: &Image, part: usize, parts: usize) -> Result<(f64, usize)> {
-    let level = match stores::compression() {
-        Compression::Zstd(level) => level,
-        Compression::None => anyhow::bail!("nothing is compressed by default"),
-    };
-    let mut compressor = zstd::bulk::Compressor::new(level)?;
-    let mut out = vec![0; 2 * BLOCK];
-    let mut bytes = vec![0; PIECE];
-    let (mut seconds, mut left) = (0.0, 0);
-    let file = File::open(image.path()).context("open the image")?;
-    for piece in (part..(image.size() as usize).div_ceil(PIECE)).step_by(parts) {
-        let at = piece * PIECE;
-        let length = PIECE.min(image.size() as usize - at);
-        let bytes = &mut bytes[..length];
-        file.read_exact_at(bytes, at as u64).context("read the image")?;
-        let begun = Instant::now();
-        for block in bytes.chunks(BLOCK) {
-            left += compressor.compress_to_buffer(block, out.as_mut_slice())?.min(block.len());
-        }
-        seconds += begun.elapsed().as_secs_f64();
-    }
-    Ok((seconds, left))
 }

@@ -15,11 +15,10 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    image::read_each,
     memory,
     stores::{DISK, compression, facts, store, writer},
 };
-use crate::process::peak_memory;
+use crate::{image::read_each, process::peak_memory};
 
 /// A hidden command.
 #[derive(Debug, Subcommand)]

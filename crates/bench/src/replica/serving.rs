@@ -26,12 +26,12 @@ use nbd::client::{Address, Client, ClientOptions, Durability};
 
 use super::{
     Bench, Group,
-    image::Image,
     stores::{DISK, compression, facts, writer},
 };
 use crate::{
     content::{Noise, scattered},
     figure::{Better, Figure},
+    image::Image,
     pairing::{Contender, in_turn},
     process::{Server, has, output, probe, program},
 };

@@ -33,8 +33,7 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
 
-    duties(&lab, &controller, &mut east, &mut west, &web).await?;
-    controller.stop().await?;
+    duties(&lab, &mut controller, &mut east, &mut west, &web).await?;
     let mut story = Story { lab: &lab, points: Points::at(lab.west()), east, west, web };
     story.points_arrive().await?;
     story.agents_die().await?;
@@ -216,15 +215,16 @@ impl Story<'_> {
     }
 }
 
-/// Tells both agents their duties, as a controller would have.
+/// Tells both agents their duties, as a controller would have that is gone now.
 async fn duties(
     lab: &Lab,
-    controller: &Controller<'_>,
+    controller: &mut Controller<'_>,
     east: &mut Agent,
     west: &mut Agent,
     web: &Guest,
 ) -> Result<()> {
     let (source, target) = (controller.host("east").await?, controller.host("west").await?);
+    controller.stop().await?;
     let protection = "018f0000-0000-7000-8000-000000000001";
     let uuid = lab.east().virsh(&["domuuid", web.name()]).await?.trim().to_owned();
     let shipping = json!({

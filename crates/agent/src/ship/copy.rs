@@ -21,7 +21,7 @@ use crate::capture::{Changes, DiskReader, Stretch, StretchKind};
 /// Bytes that are read and encoded together.
 const PIECE: u64 = 1 << 20;
 /// Pieces that are under way.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 12;
 /// Stretches that are looked at before anything of them is sent.
 const BATCH: usize = 256;
 
@@ -190,21 +190,22 @@ async fn send_pieces(
         .map(|piece| {
             let (reader, encoders) = (disk.reader.clone(), disk.encoders.clone());
             let (known, number) = (Arc::clone(&known), disk.number);
-            async move {
+            // Tasks of their own: they go on while something is being sent.
+            tokio::spawn(async move {
                 if piece.kind != StretchKind::Data {
                     return Ok((piece, cleared(number, piece, before)));
                 }
                 let bytes = read(&reader, piece).await?;
-                let frames =
-                    spawn_blocking(move || encode(number, piece, &bytes, &encoders, &known));
-                let frames =
-                    frames.await.map_err(|error| Fault::internal("encode changes", &error))?;
-                Ok::<_, Fault>((piece, frames))
-            }
+                let encode = move || encode(number, piece, &bytes, &encoders, &known);
+                let frames = spawn_blocking(encode).await;
+                Ok((piece, frames.map_err(|error| Fault::internal("encode changes", &error))?))
+            })
         })
         .buffered(AT_ONCE);
     while let Some(result) = work.next().await {
-        let (piece, frames) = result?;
+        let result: Result<_, Fault> =
+            result.map_err(|error| Fault::internal("read changes", &error))?;
+        let (piece, frames): (Piece, Vec<ShipperFrame>) = result?;
         if piece.kind == StretchKind::Data {
             done.read += piece.length;
         }

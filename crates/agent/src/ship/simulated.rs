@@ -39,7 +39,7 @@ const SIZES: [usize; 2] = [12 * BLOCK, 5 * BLOCK];
 const BITMAP: &str = "changes";
 
 /// Lives that are played.
-const LIVES: u64 = 24;
+const LIVES: u64 = 12;
 
 type Image = Vec<Vec<u8>>;
 

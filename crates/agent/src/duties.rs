@@ -70,16 +70,18 @@ pub async fn perform(
     let mut rings = around.changed.subscribe();
     let mut keeps = keepers.changes();
     let mut shippers = Shippers::new(around);
+    let mut known = Duties::default();
     match read(&path) {
         Ok(duties) => {
-            keepers.reconcile(&duties.keeping);
             shippers.reconcile(&duties.shipping);
+            known = duties;
         }
         // The controller tells them again; until then nothing is shipped.
         Err(error) => {
             warn!(%error, path = %path.join(FILE).display(), "the duties of this host cannot be read")
         }
     }
+    keepers.reconcile(&known.keeping);
     loop {
         tokio::select! {
             changed = learned.changed() => {
@@ -91,14 +93,16 @@ pub async fn perform(
                     if let Err(error) = keep(&folder, &duties) {
                         warn!(%error, "the duties of this host cannot be kept: after a restart it knows the former ones until the controller is there");
                     }
-                    keepers.reconcile(&duties.keeping);
                     shippers.reconcile(&duties.shipping);
+                    known = duties;
                 }
             }
             _ = rings.changed() => {}
             _ = keeps.changed() => {}
             () = sleep(REPORT_INTERVAL) => {}
         }
+        // Both also begin anew what ended by a defect of ours.
+        keepers.reconcile(&known.keeping);
         shippers.revive();
         let report = Replication { shipping: shippers.reports(), keeping: keepers.reports() };
         reports.send_if_modified(|before| {

@@ -12,12 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
 use crate::place::Place;
-use crate::run::run;
+use crate::run::{run, wait_for};
 use crate::site::SiteName;
 
 /// The interface that each site has on the WAN.
 pub const INTERFACE: &str = "wan0";
 const BRIDGE: &str = "wan";
+/// How long the kernel may take to clear a line away.
+const LINE_GONE: Duration = Duration::from_secs(10);
 
 /// The network between the sites and the third place.
 #[derive(Debug)]
@@ -65,16 +67,27 @@ impl Wan {
         self.ip(&["link", "set", BRIDGE, "up"]).await
     }
 
+    /// Removes a line that the kernel has not cleared away yet after a power
+    /// cut. It may do so at any moment, so that it fails to be removed here.
+    async fn unplug_leftover(&self, port: &str) -> Result<()> {
+        wait_for("the old line to be gone", LINE_GONE, async || {
+            let mut look = self.third.command("ip");
+            let look = look.args(["link", "show", "dev", port]).output().await;
+            if !look.context("look for an old line")?.status.success() {
+                return Ok(Some(()));
+            }
+            // The next look tells.
+            let _ = self.ip(&["link", "delete", "dev", port]).await;
+            Ok(None)
+        })
+        .await
+    }
+
     /// Connects a site that has come up. Its line is as it was before.
     pub(crate) async fn plug(&self, name: SiteName) -> Result<()> {
         let site = &self.sites[name as usize];
         let port = port(name);
-        // After a power cut the kernel takes its time to clear the old line away.
-        let mut look = self.third.command("ip");
-        let old = look.args(["link", "show", "dev", &port]).output().await;
-        if old.context("look for an old line")?.status.success() {
-            self.ip(&["link", "delete", "dev", &port]).await?;
-        }
+        self.unplug_leftover(&port).await?;
         // Made where both ends belong, so that the host never sees either.
         // The same hardware address each time: the others remember it.
         let [.., last] = self.address(name).octets();

@@ -110,15 +110,24 @@ pub fn agent_port(credentials: &Credentials, authority: &str) -> Result<ServerCo
         .allow_unauthenticated()
         .build()
         .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))?;
+    server_of(verifier, credentials, "controller's certificate")
+}
+
+/// A server that speaks TLS 1.3 and asks its clients who they are.
+fn server_of(
+    clients: Arc<dyn ClientCertVerifier>,
+    credentials: &Credentials,
+    what: &'static str,
+) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients)
         .with_single_cert(
-            certificates(&credentials.certificate, "controller's certificate")?,
+            certificates(&credentials.certificate, what)?,
             private_key(&credentials.key)?,
         )
-        .map_err(|error| TlsError::unusable("controller's certificate")(error.into()))?;
+        .map_err(|error| TlsError::unusable(what)(error.into()))?;
     // Tickets that a peer never reads turn its close into a reset, which
     // throws away the last message; and nobody resumes here.
     config.send_tls13_tickets = 0;
@@ -168,21 +177,14 @@ pub fn enrolled_agent(
 /// # Errors
 /// When the PEM texts are damaged or do not belong together.
 pub fn peer_port(credentials: &Credentials, authority: &str) -> Result<ServerConfig, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+    server_of(members(authority)?, credentials, "agent's certificate")
+}
+
+/// Who has a certificate of the authority.
+fn members(authority: &str) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
         .build()
-        .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            certificates(&credentials.certificate, "agent's certificate")?,
-            private_key(&credentials.key)?,
-        )
-        .map_err(|error| TlsError::unusable("agent's certificate")(error.into()))?;
-    // See `agent_port`.
-    config.send_tls13_tickets = 0;
-    Ok(config)
+        .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))
 }
 
 /// For an agent that connects to the agent of `peer`: nobody else is believed,
@@ -195,9 +197,7 @@ pub fn peer_agent(
     authority: &str,
     peer: HostId,
 ) -> Result<ClientConfig, TlsError> {
-    let chain = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
-        .build()
-        .map_err(|error| TlsError::unusable("authority's certificate")(error.into()))?;
+    let chain = members(authority)?;
     ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?

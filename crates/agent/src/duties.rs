@@ -1,7 +1,7 @@
 //! What this host is to do in replication: learned from the controller, kept on
 //! disk, and done whether the controller is there or not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
@@ -61,7 +61,6 @@ fn keep(folder: &StateFolder, duties: &Duties) -> io::Result<()> {
 /// none until it said something.
 pub async fn perform(
     folder: Arc<StateFolder>,
-    path: PathBuf,
     around: Surroundings,
     keepers: Keepers,
     mut learned: watch::Receiver<Option<Duties>>,
@@ -71,14 +70,14 @@ pub async fn perform(
     let mut keeps = keepers.changes();
     let mut shippers = Shippers::new(around);
     let mut known = Duties::default();
-    match read(&path) {
+    match read(folder.path()) {
         Ok(duties) => {
             shippers.reconcile(&duties.shipping);
             known = duties;
         }
         // The controller tells them again; until then nothing is shipped.
         Err(error) => {
-            warn!(%error, path = %path.join(FILE).display(), "the duties of this host cannot be read")
+            warn!(%error, path = %folder.path().join(FILE).display(), "the duties of this host cannot be read")
         }
     }
     keepers.reconcile(&known.keeping);

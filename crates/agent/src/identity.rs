@@ -99,6 +99,11 @@ impl StateFolder {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Replaces another file of the agent's whole. Durable on return.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.0.write(name, bytes)

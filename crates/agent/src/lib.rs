@@ -21,6 +21,7 @@
 
 pub mod backoff;
 pub mod capture;
+mod compression;
 pub mod config;
 pub mod connection;
 pub mod duties;

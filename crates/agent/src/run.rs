@@ -74,14 +74,8 @@ async fn work(config: Config) -> Result<(), Fault> {
     let (tell_reports, reports) = watch::channel(Replication::default());
     let around = surroundings(&config, &identity, passport.clone(), observations.clone())?;
     let folder = Arc::new(folder);
-    let performed = duties::perform(
-        Arc::clone(&folder),
-        config.state_folder.clone(),
-        around,
-        keepers.clone(),
-        learned,
-        tell_reports,
-    );
+    let performed =
+        duties::perform(Arc::clone(&folder), around, keepers.clone(), learned, tell_reports);
     info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
     let port = config.listen.rsplit(':').next().unwrap_or_default().to_owned();
     let keeper = Keeper {

@@ -14,6 +14,19 @@ pub fn utc(at: OffsetDateTime) -> String {
         .unwrap_or_else(|_| at.to_string())
 }
 
+/// Milliseconds since 1970, as recovery points are labelled.
+#[must_use]
+pub fn milliseconds(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// The time of a label; of one that no calendar has, the beginning of time.
+#[must_use]
+pub fn instant(milliseconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
 /// A number of bytes. Shown with binary units, one decimal from KiB on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteCount(u64);
@@ -120,6 +133,14 @@ pub fn span(span: time::Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_times_and_absurd_ones_the_beginning() {
+        let at = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        assert_eq!(milliseconds(at), 1_800_000_000_000);
+        assert_eq!(instant(1_800_000_000_000), at);
+        assert_eq!([i64::MIN, i64::MAX].map(instant), [OffsetDateTime::UNIX_EPOCH; 2]);
+    }
 
     #[test]
     fn times_are_in_utc() {

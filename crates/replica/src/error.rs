@@ -174,5 +174,11 @@ impl StoreError {
     }
 }
 
+/// Whether a system's error says that no room is left.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What the store yields.
 pub type StoreResult<T> = Result<T, StoreError>;

@@ -231,6 +231,32 @@ pub struct Sealed {
     pub stored_bytes: u64,
 }
 
+/// Digests as [`KeeperMessage::Answers`] has them.
+#[must_use]
+pub fn digests_to_text(digests: impl IntoIterator<Item = [u8; 16]>) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    let bytes = digests.into_iter().flatten();
+    bytes.flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Back from [`digests_to_text`]; none if it is something else.
+#[must_use]
+pub fn digests_from_text(text: &str) -> Option<Vec<[u8; 16]>> {
+    let digit = |byte: &u8| (*byte as char).to_digit(16);
+    let digests = text.as_bytes().chunks(32).map(|chunk| {
+        let mut digest = [0; 16];
+        if chunk.len() != 32 {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(chunk.chunks(2)) {
+            let (high, low) = (pair.first().and_then(digit)?, pair.last().and_then(digit)?);
+            *byte = (high << 4 | low) as u8;
+        }
+        Some(digest)
+    });
+    digests.collect()
+}
+
 /// The shipper's side of the codec.
 #[derive(Debug, Default)]
 pub struct ShipperCodec(Messages<KeeperMessage>);
@@ -432,6 +458,17 @@ mod tests {
         }
         let hex: String = wire.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("../tests/golden/data-frames-1.hex").trim());
+    }
+
+    #[test]
+    fn digests_go_as_text() {
+        let text = "00ff0000000000000000000000000001".repeat(2);
+        let mut digest = [0; 16];
+        (digest[1], digest[15]) = (0xff, 1);
+        assert_eq!(digests_from_text(&text), Some(vec![digest; 2]));
+        assert_eq!(digests_to_text([digest; 2]), text);
+        assert_eq!(digests_from_text("0"), None);
+        assert_eq!(digests_from_text(&"x".repeat(32)), None);
     }
 
     #[test]

@@ -7,10 +7,12 @@
 //! resynchronisation) travel inside as ids that are answered once.
 
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::units;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::data::Sealed;
 use crate::message::Refused;
 
 /// Version of the form in which an agent keeps its duties.
@@ -202,6 +204,16 @@ pub struct Trouble {
     pub since: OffsetDateTime,
 }
 
+impl Trouble {
+    /// Out of a fault: the same trouble as `before` if it has the same code, else
+    /// since `now`.
+    #[must_use]
+    pub fn of(fault: Refused, before: Option<&Self>, now: OffsetDateTime) -> Self {
+        let same = before.filter(|before| before.fault.code == fault.code);
+        Self { since: same.map_or(now, |same| same.since), fault }
+    }
+}
+
 /// A recovery point, by what people tell it from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointMark {
@@ -214,6 +226,15 @@ pub struct PointMark {
     pub app_consistent: bool,
     /// Bytes that it took when it arrived.
     pub stored_bytes: u64,
+}
+
+impl PointMark {
+    /// Of a point as its keeper tells of it.
+    #[must_use]
+    pub fn of(point: &Sealed) -> Self {
+        let Sealed { point, instant, app_consistent, stored_bytes } = *point;
+        Self { point, instant: units::instant(instant), app_consistent, stored_bytes }
+    }
 }
 
 /// How far a copy is.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use domain::id::HostId;
 use domain::token::Fingerprint;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme, WantsVerifier,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -160,10 +160,22 @@ pub fn enrolled_agent(
     credentials: &Credentials,
     authority: &str,
 ) -> Result<ClientConfig, TlsError> {
+    show(credentials, client()?.with_root_certificates(roots(authority)?))
+}
+
+/// Begins a client that speaks TLS 1.3.
+fn client() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
     ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
-        .with_root_certificates(roots(authority)?)
+        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))
+}
+
+/// A client that shows an agent's certificate.
+fn show(
+    credentials: &Credentials,
+    client: ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> Result<ClientConfig, TlsError> {
+    client
         .with_client_auth_cert(
             certificates(&credentials.certificate, "agent's certificate")?,
             private_key(&credentials.key)?,
@@ -198,16 +210,8 @@ pub fn peer_agent(
     peer: HostId,
 ) -> Result<ClientConfig, TlsError> {
     let chain = members(authority)?;
-    ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OneHost { chain, peer }))
-        .with_client_auth_cert(
-            certificates(&credentials.certificate, "agent's certificate")?,
-            private_key(&credentials.key)?,
-        )
-        .map_err(|error| TlsError::unusable("agent's certificate")(error.into()))
+    let one_host = Arc::new(OneHost { chain, peer });
+    show(credentials, client()?.dangerous().with_custom_certificate_verifier(one_host))
 }
 
 /// The name that an agent gives when it connects to another; certificates are
@@ -223,9 +227,7 @@ pub fn peer_name() -> ServerName<'static> {
 /// # Errors
 /// When the library refuses TLS 1.3.
 pub fn enrolling_agent(authority: Fingerprint) -> Result<ClientConfig, TlsError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| TlsError::unusable("TLS 1.3")(error.into()))?
+    Ok(client()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedAuthority { authority }))
         .with_no_client_auth())

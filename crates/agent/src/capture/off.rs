@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::id::MachineUuid;
 use domain::machine::{Disk, DiskFormat, DiskSource, PowerState};
+use domain::units::milliseconds;
 use nbd::client::Address;
 use time::OffsetDateTime;
 use tokio::io::AsyncReadExt as _;
@@ -102,7 +103,7 @@ impl Off {
         let watch = Watch { access: self.access.clone(), servers, starts, ended };
         Ok(Lying {
             starts,
-            instant: u64::try_from(instant.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
+            instant: u64::try_from(milliseconds(instant)).unwrap_or_default(),
             consistency: match (in_order, request.consistency) {
                 (true, _) => Consistency::App,
                 (false, Wanted::Crash) => Consistency::Crash { short_of_app: None },

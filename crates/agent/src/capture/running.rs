@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use domain::id::MachineUuid;
 use domain::machine::{GuestAgent, PowerState};
+use domain::units::milliseconds;
 use nbd::client::Address;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -247,7 +248,7 @@ impl Running {
             }
             return Ok(Err(error));
         }
-        let instant = u64::try_from(instant.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+        let instant = u64::try_from(milliseconds(instant)).unwrap_or_default();
         let checkpoint = tracks.then_some(id);
         Ok(Ok(Begun { planned, checkpoint, files, instant, consistency }))
     }

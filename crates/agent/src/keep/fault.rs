@@ -1,10 +1,9 @@
 //! What a store says, as an operator reads it.
 
-use std::io;
 use std::path::Path;
 
 use domain::fault::{Code, Fault};
-use replica::error::StoreError;
+use replica::error::{StoreError, is_full};
 
 const FULL: &str = "Make room where the store lies, or keep points for a shorter time; shipping goes on by itself once there is room.";
 
@@ -37,8 +36,4 @@ pub fn of_store(machine: &str, folder: &Path, error: &StoreError) -> Fault {
         other => return Fault::internal(doing, &other.chain()),
     };
     Fault::new(code, doing, error.chain(), advice)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -14,6 +14,7 @@ use tokio_util::codec::Framed;
 use tracing::{debug, info};
 use wire::data::{
     Ask, DIGESTS_MAX, KeeperCodec, KeeperMessage, Open, ShipperFrame, ShipperMessage, Welcome,
+    digests_to_text,
 };
 
 use super::thread::{Order, PATIENCE, Voice, sealed_of, slow};
@@ -226,12 +227,5 @@ async fn digests(keeper: &Keeper, question: Ask) -> Result<String, Fault> {
     let found = found.map_err(|error| {
         super::fault::of_store(&duty.name, std::path::Path::new("its store"), &error)
     })?;
-    let mut text = String::with_capacity(found.len() * 32);
-    for digest in found {
-        for byte in digest.0 {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-        }
-    }
-    Ok(text)
+    Ok(digests_to_text(found.into_iter().map(|digest| digest.0)))
 }

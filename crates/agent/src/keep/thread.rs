@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::fault::{Code, Fault};
+use domain::units::milliseconds;
 use replica::error::{StoreError, StoreResult};
 use replica::format::Digest;
 use replica::format::manifest::Point;
 use replica::format::record::{Codec, Consistency};
 use replica::geometry::DiskNumber;
 use replica::medium::folder::Folder;
-use replica::pipeline::{Compression, Encoded};
-use replica::state::Limits;
+use replica::pipeline::Encoded;
+use replica::state::{Limits, Received};
 use replica::store::Store;
 use replica::writer::{SealFacts, Writer, WriterOptions};
 use time::OffsetDateTime;
@@ -32,6 +33,7 @@ use wire::replication::{Keeping, KeepingReport, POINTS_TOLD, PointMark, Trouble}
 
 use super::fault::of_store;
 use super::tending::{self, Tender};
+use crate::compression;
 
 /// Orders that wait; data orders are at most 64 KiB each.
 const ORDERS: usize = 128;
@@ -225,12 +227,8 @@ impl Worker {
     fn apply(&mut self, order: Order) {
         match order {
             Order::Open(answer) => {
-                let opened = self.with_writer(|writer| {
-                    let received = writer.store().positions().received;
-                    Ok(received
-                        .cycle
-                        .map(|cycle| Open { cycle: cycle.0, changes: received.changes }))
-                });
+                let opened =
+                    self.with_writer(|writer| Ok(open_of(writer.store().positions().received)));
                 self.tell(answer, opened);
             }
             Order::Begin(disks, answer) => {
@@ -243,19 +241,13 @@ impl Worker {
             Order::Resume(disks, answer) => {
                 self.failed = None;
                 let resumed = self.with_writer(|writer| {
-                    let received = writer.resume(&disks)?;
-                    Ok(received.and_then(|received| {
-                        let cycle = received.cycle?.0;
-                        Some(Open { cycle, changes: received.changes })
-                    }))
+                    writer.resume(&disks).map(|received| received.and_then(open_of))
                 });
                 self.tell(answer, resumed);
             }
             Order::Pages(pages) => self.data(|writer| {
-                let codec = match pages.codec {
-                    1 => Codec::Zstd,
-                    _ => Codec::Plain,
-                };
+                let codec = Codec::from_byte(pages.codec)
+                    .map_err(|source| StoreError::File { name: "a frame".into(), source })?;
                 let digest = Digest(pages.digest);
                 let encoded = Encoded { codec, digest, stored: pages.stored };
                 let disk = DiskNumber(pages.disk);
@@ -268,11 +260,8 @@ impl Worker {
                 self.data(|writer| writer.discard(DiskNumber(disk), offset, length));
             }
             Order::Sync(answer) => {
-                let synced = self.with_writer(|writer| {
-                    let received = writer.sync()?;
-                    let cycle = received.cycle.map_or(0, |cycle| cycle.0);
-                    Ok(Open { cycle, changes: received.changes })
-                });
+                let synced =
+                    self.with_writer(|writer| open_of(writer.sync()?).ok_or(StoreError::NoAttempt));
                 self.tell(answer, synced);
             }
             Order::Seal(wish, answer) => {
@@ -349,15 +338,10 @@ impl Worker {
         let duty = self.shared.duty();
         let folder = Folder::create(&self.shared.folder)
             .map_err(|source| StoreError::Io { doing: "make the folder".into(), source })?;
-        let compression = match duty.compression {
-            wire::replication::Compression::None => Compression::None,
-            wire::replication::Compression::Fast => Compression::Zstd(-3),
-            wire::replication::Compression::Strong => Compression::Zstd(3),
-        };
         // Data comes encoded, and many machines may be kept.
         let limits = Limits { index_cache: 8 << 20, block_cache: 8 << 20, ..Limits::default() };
         let options = WriterOptions {
-            compression,
+            compression: compression::of(duty.compression),
             threads: 2,
             limits,
             ..WriterOptions::new(duty.generation)
@@ -375,7 +359,7 @@ impl Worker {
 
     fn tend(&mut self) {
         let retention = self.shared.duty().retention;
-        let now = now_ms();
+        let now = milliseconds(OffsetDateTime::now_utc());
         let tender = &mut self.tender;
         let Some(writer) = &mut self.writer else {
             // Opened only to see how it is: points are there to be told.
@@ -399,13 +383,8 @@ impl Worker {
     fn trouble(&self, fault: Option<Fault>) {
         let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
         let before = report.trouble.take();
-        report.trouble = fault.map(|fault| {
-            let fault: wire::message::Refused = fault.into();
-            match &before {
-                Some(same) if same.fault.code == fault.code => Trouble { fault, since: same.since },
-                _ => Trouble { fault, since: OffsetDateTime::now_utc() },
-            }
-        });
+        let now = OffsetDateTime::now_utc();
+        report.trouble = fault.map(|fault| Trouble::of(fault.into(), before.as_ref(), now));
         if report.trouble != before {
             self.shared.changed.send_replace(());
         }
@@ -420,7 +399,8 @@ impl Worker {
         let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.count = points.len() as u64;
         let told = points.len().saturating_sub(POINTS_TOLD);
-        report.points = points.iter().skip(told).map(mark_of).collect();
+        report.points =
+            points.iter().skip(told).map(|point| PointMark::of(&sealed_of(point))).collect();
         report.used_bytes = usage.data + usage.index;
         report.free_bytes = free_at(&self.shared.folder);
         self.shared.changed.send_replace(());
@@ -434,6 +414,10 @@ fn free_at(folder: &Path) -> u64 {
     facts.map_or(0, |facts| facts.blocks_available().saturating_mul(facts.fragment_size()))
 }
 
+fn open_of(received: Received) -> Option<Open> {
+    received.cycle.map(|cycle| Open { cycle: cycle.0, changes: received.changes })
+}
+
 pub(super) fn sealed_of(point: &Point) -> Sealed {
     Sealed {
         point: point.cycle.0,
@@ -441,25 +425,6 @@ pub(super) fn sealed_of(point: &Point) -> Sealed {
         app_consistent: point.consistency == Consistency::App,
         stored_bytes: point.stored,
     }
-}
-
-fn mark_of(point: &Point) -> PointMark {
-    let Sealed { point, instant, app_consistent, stored_bytes } = sealed_of(point);
-    PointMark { point, instant: instant_of(instant), app_consistent, stored_bytes }
-}
-
-/// An instant as it is told; one that no calendar has is the beginning of time.
-#[must_use]
-pub fn instant_of(ms: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn now_ms() -> i64 {
-    let nanos = OffsetDateTime::now_utc().unix_timestamp_nanos();
-    i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
 }
 
 /// How long anybody waits for a store.

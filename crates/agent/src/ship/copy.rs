@@ -9,7 +9,6 @@ use domain::fault::Fault;
 use futures::StreamExt as _;
 use futures::stream;
 use replica::format::Digest;
-use replica::format::record::Codec;
 use replica::geometry::{BLOCK, PAGE};
 use replica::pipeline::{Compression, Encoder};
 use tokio::task::spawn_blocking;
@@ -64,12 +63,7 @@ pub(super) struct Encoders {
 
 impl Encoders {
     pub(super) fn new(compression: wire::replication::Compression) -> Self {
-        let compression = match compression {
-            wire::replication::Compression::None => Compression::None,
-            wire::replication::Compression::Fast => Compression::Zstd(-3),
-            wire::replication::Compression::Strong => Compression::Zstd(3),
-        };
-        Self { compression, spares: Arc::default() }
+        Self { compression: crate::compression::of(compression), spares: Arc::default() }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Encoder) -> T) -> T {
@@ -98,7 +92,7 @@ pub(super) async fn send(
     before: Before,
     sender: &mut Sender,
     done: &mut Done,
-    mut go_on: impl FnMut(u64, &Sender) -> bool,
+    mut go_on: impl FnMut(u64) -> bool,
 ) -> Result<Option<u64>, Fault> {
     let mut reached = 0;
     let mut rest: Option<Stretch> = None;
@@ -138,7 +132,7 @@ pub(super) async fn send(
         if ended {
             return Ok(None);
         }
-        if !go_on(reached, sender) {
+        if !go_on(reached) {
             return Ok(Some(reached));
         }
     }
@@ -324,10 +318,7 @@ fn pages(disk: u16, offset: u64, block: Bytes, encoders: &Encoders) -> ShipperFr
         None => ShipperFrame::Zero(WireRange { disk, offset, length: length.into() }),
         Some(encoded) => ShipperFrame::Pages(Pages {
             disk,
-            codec: match encoded.codec {
-                Codec::Plain => 0,
-                Codec::Zstd => 1,
-            },
+            codec: encoded.codec.to_byte(),
             offset,
             length,
             digest: encoded.digest.0,

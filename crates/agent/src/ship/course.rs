@@ -111,6 +111,17 @@ pub struct Kept {
     pub open: Option<u32>,
 }
 
+impl Kept {
+    /// Out of the keeper's welcome.
+    #[must_use]
+    pub fn of(welcome: &wire::data::Welcome) -> Self {
+        Self {
+            newest: welcome.newest.as_ref().map(Mark::of),
+            open: welcome.open.map(|open| open.cycle),
+        }
+    }
+}
+
 /// A disk as a cut has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {

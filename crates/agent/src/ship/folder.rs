@@ -1,10 +1,10 @@
 //! Keeping a course on disk: one file for each protection.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::{fs, io::Write as _};
+use std::path::PathBuf;
+use std::{fs, io};
 
 use domain::id::ProtectionId;
+use service::folder::replace;
 
 use super::course::{Course, FORMAT};
 
@@ -26,7 +26,7 @@ impl Courses {
     }
 
     fn path(&self, protection: ProtectionId) -> PathBuf {
-        self.folder.join(format!("{protection}.json"))
+        self.folder.join(file_name(protection))
     }
 
     /// The course of a protection. One that cannot be read is as none: then
@@ -60,7 +60,7 @@ impl Courses {
     /// # Errors
     /// The folder is full or the like; the former course then still stands.
     pub fn keep(&self, protection: ProtectionId, course: &Course) -> io::Result<()> {
-        replace(&self.path(protection), &serde_json::to_vec(course)?)
+        replace(&self.folder, &file_name(protection), &serde_json::to_vec(course)?)
     }
 
     /// Removes the course of a protection that ended.
@@ -85,18 +85,8 @@ impl Courses {
     }
 }
 
-/// Replaces a file whole. Durable on return.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+fn file_name(protection: ProtectionId) -> String {
+    format!("{protection}.json")
 }
 
 #[cfg(test)]

@@ -115,9 +115,11 @@ impl Shippers {
         for id in self.around.courses.all() {
             let known = self.by_protection.contains_key(&id)
                 || duties.iter().any(|duty| duty.protection == id);
-            let machine = self.around.courses.read(id).machine.map(MachineUuid::new);
-            if let Some(machine) = machine.filter(|_| !known) {
-                self.forget(id, machine, None);
+            if known {
+                continue;
+            }
+            if let Some(machine) = self.around.courses.read(id).machine {
+                self.forget(id, MachineUuid::new(machine), None);
             }
         }
     }

@@ -13,9 +13,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use domain::fault::{Code, Fault};
-use domain::id::ProtectionId;
+use domain::fault::{Code, Fault, chain};
 use tokio::task::spawn_blocking;
+use tracing::warn;
 use wire::data::{Seal, Sealed};
 use wire::replication::{CycleFigures, Shipping};
 
@@ -25,7 +25,7 @@ use super::fault::of_capture;
 use super::folder::Courses;
 use super::sender::Sender;
 use crate::capture::{
-    Base, Capture, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
+    Base, Capture, CaptureError, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
 };
 
 /// In what portions a copy goes.
@@ -96,16 +96,17 @@ impl<C: Capture> Round<'_, C> {
         let mut done = Done::default();
         match self.ship(&cut, &mut done).await {
             Err(fault) => {
-                self.progress_is_lost();
-                // The next cut tidies up what this leaves.
-                if let Err(error) = self.capture.discard(cut).await {
-                    tracing::warn!(machine = %self.duty.name, error = %domain::fault::chain(&error), "a cut was not ended in order");
-                }
+                // What was sent into an attempt that stays open is of no
+                // instant: it must be overwritten.
+                self.course.soiled |= self.course.open;
+                let discarded = self.capture.discard(cut).await;
+                self.ended(discarded);
                 Err(fault)
             }
             Ok(None) => {
                 self.keep().await?;
-                self.accept(cut).await;
+                let accepted = self.capture.accept(cut).await;
+                self.ended(accepted);
                 let sent = self.sender.sent() - sent_before;
                 Ok((Outcome::Parted { read: done.read, sent }, None))
             }
@@ -123,7 +124,8 @@ impl<C: Capture> Round<'_, C> {
                 };
                 let is_off = |disk: &CutDisk| disk.base == Base::Whole(WholeReason::Off);
                 let of_a_machine_off = cut.disks.iter().all(is_off);
-                self.accept(cut).await;
+                let accepted = self.capture.accept(cut).await;
+                self.ended(accepted);
                 let read = done.read;
                 let sealed = Outcome::Sealed { point, remark, figures, read, of_a_machine_off };
                 Ok((sealed, Some(value)))
@@ -131,21 +133,27 @@ impl<C: Capture> Round<'_, C> {
         }
     }
 
-    /// What is durable stays so if tidying up fails.
-    async fn accept(&mut self, cut: Cut) {
-        if let Err(error) = self.capture.accept(cut).await {
-            tracing::warn!(machine = %self.duty.name, error = %domain::fault::chain(&error), "a cut was not ended in order");
+    /// What is durable stays so if tidying up fails; the next cut tidies up.
+    fn ended(&self, ending: Result<(), CaptureError>) {
+        if let Err(error) = ending {
+            warn!(machine = %self.duty.name, error = %chain(&error), "a cut was not ended in order");
         }
     }
 
+    /// Keeps the course, or says why not.
     async fn keep(&self) -> Result<(), Fault> {
-        keep(self.courses, self.duty.protection, self.course).await
-    }
-
-    /// What a round that failed has sent into an attempt that stays open is of
-    /// no instant: it must be overwritten.
-    fn progress_is_lost(&mut self) {
-        self.course.soiled |= self.course.open;
+        let protection = self.duty.protection;
+        let (courses, course) = (self.courses.clone(), self.course.clone());
+        let kept = spawn_blocking(move || courses.keep(protection, &course)).await;
+        let kept = kept.map_err(io::Error::other).flatten();
+        kept.map_err(|error| {
+            Fault::new(
+                Code::DataFolderUnusable,
+                format!("keep how far protection {protection} is"),
+                error.to_string(),
+                "Make room in the agent's state folder and make it writable for the agent's user.",
+            )
+        })
     }
 
     /// Ships a cut: the point that it became, or none if time was up.
@@ -248,13 +256,12 @@ impl<C: Capture> Round<'_, C> {
         }
         // In an attempt of several rounds, the newest point is not what the
         // keeper has there now.
-        let before = if self.course.open || !self.course.is_steady() {
-            Before::Something
-        } else {
-            Before::NewestPoint
+        let before = match self.course.is_steady() {
+            true => Before::NewestPoint,
+            false => Before::Something,
         };
         let changes = disk.reader.changed(0..course.copied);
-        copy::send(disk, changes, before, self.sender, done, |_, _| true).await?;
+        copy::send(disk, changes, before, self.sender, done, |_| true).await?;
         Ok(())
     }
 
@@ -282,7 +289,7 @@ impl<C: Capture> Round<'_, C> {
         let from = course.copied;
         let progress = self.progress;
         progress(before_us, total);
-        let go_on = |reached: u64, _: &Sender| {
+        let go_on = |reached: u64| {
             progress(before_us + reached.saturating_sub(from), total);
             deadline.is_none_or(|deadline| Instant::now() < deadline)
         };
@@ -298,23 +305,4 @@ impl<C: Capture> Round<'_, C> {
             configuration: cut.configuration.clone(),
         }
     }
-}
-
-/// Keeps a course, or says why not.
-pub(super) async fn keep(
-    courses: &Courses,
-    protection: ProtectionId,
-    course: &Course,
-) -> Result<(), Fault> {
-    let (courses, course) = (courses.clone(), course.clone());
-    let kept = spawn_blocking(move || courses.keep(protection, &course)).await;
-    let kept = kept.map_err(io::Error::other).flatten();
-    kept.map_err(|error| {
-        Fault::new(
-            Code::DataFolderUnusable,
-            format!("keep how far protection {protection} is"),
-            error.to_string(),
-            "Make room in the agent's state folder and make it writable for the agent's user.",
-        )
-    })
 }

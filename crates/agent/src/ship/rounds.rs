@@ -6,7 +6,7 @@ use domain::fault::Fault;
 use wire::data::{Hello, Sealed};
 use wire::replication::{CycleFigures, Shipping};
 
-use super::course::{Course, Kept, Mark};
+use super::course::{Course, Kept};
 use super::folder::Courses;
 use super::round::{Outcome, Portions, Round};
 use super::sender::{Sender, Stream};
@@ -37,10 +37,7 @@ impl<C: Capture> Rounds<C> {
         let (sender, welcome) = Sender::greet(stream, duty.target_name.clone(), hello).await?;
         let mut course = courses.read(duty.protection);
         course.machine = Some(duty.machine.uuid());
-        course.meet(Kept {
-            newest: welcome.newest.as_ref().map(Mark::of),
-            open: welcome.open.map(|open| open.cycle),
-        });
+        course.meet(Kept::of(&welcome));
         Ok(Self { duty, capture, sender, course, courses })
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::Framed;
 use wire::data::{
     Ask, Begin, Hello, KeeperMessage, Open, Seal, Sealed, ShipperCodec, ShipperFrame,
-    ShipperMessage, Welcome,
+    ShipperMessage, Welcome, digests_from_text,
 };
 use wire::frame::FrameError;
 
@@ -130,9 +130,10 @@ impl Sender {
         let question = Ask { disk, ranges, level: 0 };
         match self.ask(ShipperMessage::Ask(question)).await? {
             KeeperMessage::Answers { digests } => {
-                let found = read_digests(&digests);
+                let found = digests_from_text(&digests);
                 let right = found.filter(|found| found.len() as u64 == wanted);
-                right.ok_or_else(|| self.violated("its digests make no sense"))
+                let right = right.ok_or_else(|| self.violated("its digests make no sense"))?;
+                Ok(right.into_iter().map(Digest).collect())
             }
             other => Err(self.out_of_turn(&other)),
         }
@@ -211,22 +212,6 @@ impl Sender {
     }
 }
 
-fn read_digests(text: &str) -> Option<Vec<Digest>> {
-    let digit = |byte: &u8| (*byte as char).to_digit(16);
-    let digests = text.as_bytes().chunks(32).map(|chunk| {
-        let mut digest = [0; 16];
-        if chunk.len() != 32 {
-            return None;
-        }
-        for (byte, pair) in digest.iter_mut().zip(chunk.chunks(2)) {
-            let (high, low) = (pair.first().and_then(digit)?, pair.last().and_then(digit)?);
-            *byte = (high << 4 | low) as u8;
-        }
-        Some(Digest(digest))
-    });
-    digests.collect()
-}
-
 /// Holds back what is above a rate; at most a second's worth goes at once.
 #[derive(Debug, Default)]
 struct Throttle {
@@ -251,16 +236,6 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digests_come_as_text() {
-        let text = "00ff0000000000000000000000000001".repeat(2);
-        let mut digest = [0; 16];
-        (digest[1], digest[15]) = (0xff, 1);
-        assert_eq!(read_digests(&text), Some(vec![Digest(digest); 2]));
-        assert_eq!(read_digests("0"), None);
-        assert_eq!(read_digests(&"x".repeat(32)), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept() {

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use wire::data::Hello;
 use wire::replication::{Compression, Keeping, Retention, Shipping, ShippingPolicy};
 
-use super::course::{Course, Kept, Mark};
+use super::course::{Course, Kept};
 use super::folder::Courses;
 use super::round::{Portions, Round};
 use super::sender::Sender;
@@ -300,8 +300,7 @@ async fn life(seed: u64, rounds: u32) -> (usize, u32) {
             let hello = Hello { protection: id().uuid(), generation: 1 };
             match Sender::greet(stream, "west".into(), hello).await {
                 Ok((fresh, welcome)) => {
-                    let open = welcome.open.map(|open| open.cycle);
-                    course.meet(Kept { newest: welcome.newest.as_ref().map(Mark::of), open });
+                    course.meet(Kept::of(&welcome));
                     sender = Some(fresh);
                 }
                 Err(_) => {

@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::fault::{Code, Fault};
-use domain::id::{MachineUuid, ProtectionId};
+use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::units::milliseconds;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use wire::data::{Hello, Sealed};
+use wire::data::Hello;
 use wire::replication::{Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble};
 
 use super::course::{Course, Kept, Mark};
+use super::fault::of_capture;
 use super::folder::Courses;
 use super::off;
 use super::recovery::RpoHistory;
@@ -27,9 +29,8 @@ use super::sender::Sender;
 use super::verify;
 use crate::backoff::Backoff;
 use crate::capture::machine::{self, CaptureSettings, LibvirtCapture};
-use crate::capture::{Capture as _, Wanted};
+use crate::capture::{Capture as _, CaptureError, Wanted};
 use crate::hypervisor::Observation;
-use crate::keep::thread::{instant_of, now_ms};
 use crate::peer::{self, Passport};
 
 /// The keeper hears at least this often that we are there.
@@ -91,9 +92,13 @@ impl Board {
         act(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
     }
-}
 
-impl Board {
+    /// The wish for a verification that was answered last.
+    fn verified(&self) -> Option<uuid::Uuid> {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.verified.as_ref().map(|verified| verified.wish)
+    }
+
     /// Tells what a course means.
     fn phase_of(&self, course: &Course, machine: &str) {
         let phase = match (&course.resynchronising, course.sealed) {
@@ -121,18 +126,18 @@ pub(super) struct Task {
     duty: watch::Receiver<Shipping>,
     board: Arc<Board>,
     course: Course,
-    capture: Option<LibvirtCapture>,
+    /// With the longest time that it freezes the guest.
+    capture: Option<(Duration, LibvirtCapture)>,
     sender: Option<Sender>,
     rpo: RpoHistory,
     /// Instant of the newest durable data, milliseconds since 1970.
     newest: Option<i64>,
     app_due: Option<Instant>,
-    verified: Option<uuid::Uuid>,
     /// What told the machine and its disks from others when the newest point was
     /// made of them while it was off; none as soon as it was seen running.
     off: Option<String>,
-    /// What the connection was made with.
-    dialled: Option<Shipping>,
+    /// What the connection was made with: host, address, generation.
+    dialled: Option<(HostId, Option<String>, u64)>,
 }
 
 impl Task {
@@ -144,7 +149,6 @@ impl Task {
         let (protection, machine) = (duty.borrow().protection, duty.borrow().machine);
         let mut course = around.courses.read(protection);
         course.machine = Some(machine.uuid());
-        let verified = None;
         Self {
             around,
             duty,
@@ -155,7 +159,6 @@ impl Task {
             rpo: RpoHistory::default(),
             newest: None,
             app_due: None,
-            verified,
             off: None,
             dialled: None,
         }
@@ -231,25 +234,23 @@ impl Task {
         }
         self.connect(duty).await?;
         self.course.wish(duty.resynchronise);
-        let verify_wish = duty.verify.filter(|wish| self.verified != Some(*wish));
+        let verify_wish = duty.verify.filter(|wish| self.board.verified() != Some(*wish));
         let off = off::print(&self.around.observations.borrow(), duty.machine);
         if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
             // Nobody has written to the disks of a machine that is off.
-            self.newest = Some(now_ms());
+            self.newest = Some(milliseconds(OffsetDateTime::now_utc()));
             self.told_phase();
             return Ok(Next::WhenDue);
         }
         self.told_phase();
-        if self.capture.is_none() {
-            let settings = CaptureSettings {
-                freeze_limit: Duration::from_secs(duty.policy.freeze_seconds.into()),
-                ..self.around.capture.clone()
-            };
+        let freeze_limit = Duration::from_secs(duty.policy.freeze_seconds.into());
+        if self.capture.as_ref().is_none_or(|(limit, _)| *limit != freeze_limit) {
+            let settings = CaptureSettings { freeze_limit, ..self.around.capture.clone() };
             let opened = machine::open(&self.around.hypervisor, duty.machine, settings).await;
-            self.capture = Some(opened.map_err(super::fault::of_capture)?);
+            self.capture = Some((freeze_limit, opened.map_err(of_capture)?));
         }
         let wanted = self.wanted(duty);
-        let (Some(capture), Some(sender)) = (&mut self.capture, &mut self.sender) else {
+        let (Some((_, capture)), Some(sender)) = (&mut self.capture, &mut self.sender) else {
             return Err(Fault::internal("ship", &"nothing was opened"));
         };
         let board = Arc::clone(&self.board);
@@ -297,7 +298,7 @@ impl Task {
                 debug!(machine = %duty.name, point = point.point, took_ms = figures.took_ms, changed = figures.changed, sent = figures.sent, "a point");
                 let resynchronised = self.course.resynchronised;
                 self.board.change(|report| {
-                    report.newest = Some(mark(&point));
+                    report.newest = Some(PointMark::of(&point));
                     report.progress = None;
                     report.totals.read += read;
                     report.totals.sent += figures.sent;
@@ -309,7 +310,6 @@ impl Task {
                     }
                 });
                 if let Some(verified) = verified.flatten() {
-                    self.verified = Some(verified.wish);
                     info!(machine = %duty.name, point = point.point, "source and replica were compared");
                     self.board.change(|report| report.verified = Some(verified));
                 }
@@ -320,7 +320,6 @@ impl Task {
                 if fault.code == Code::MachineGone
                     && let Some(wish) = verify_wish
                 {
-                    self.verified = Some(wish);
                     let report = verify::failed(wish, fault.clone());
                     self.board.change(|board| board.verified = Some(report));
                 }
@@ -333,17 +332,11 @@ impl Task {
 
     /// Makes sure that the keeper is there, and hears what it has.
     async fn connect(&mut self, duty: &Shipping) -> Result<(), Fault> {
-        let same = self.dialled.as_ref().is_some_and(|before| {
-            (before.target, &before.target_address, before.generation)
-                == (duty.target, &duty.target_address, duty.generation)
-        });
-        if self.sender.is_some() && same {
+        let dialled = (duty.target, duty.target_address.clone(), duty.generation);
+        if self.sender.is_some() && self.dialled.as_ref() == Some(&dialled) {
             return Ok(());
         }
         self.sender = None;
-        if self.dialled.as_ref().is_some_and(|before| before.policy != duty.policy) {
-            self.capture = None;
-        }
         let Some(address) = &duty.target_address else {
             return Err(Fault::new(
                 Code::PeerUnreachable,
@@ -358,18 +351,15 @@ impl Task {
         let (sender, welcome) =
             Sender::greet(Box::new(stream), duty.target_name.clone(), hello).await?;
         info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
-        self.course.meet(Kept {
-            newest: welcome.newest.as_ref().map(Mark::of),
-            open: welcome.open.map(|open| open.cycle),
-        });
+        self.course.meet(Kept::of(&welcome));
         if let Some(newest) = welcome.newest {
             if self.course.sealed == Some(Mark::of(&newest)) {
                 self.newest = Some(newest.instant);
             }
-            self.board.change(|report| report.newest = Some(mark(&newest)));
+            self.board.change(|report| report.newest = Some(PointMark::of(&newest)));
         }
         self.sender = Some(sender);
-        self.dialled = Some(duty.clone());
+        self.dialled = Some(dialled);
         Ok(())
     }
 
@@ -387,7 +377,7 @@ impl Task {
 
     fn note_age(&mut self) {
         let Some(newest) = self.newest else { return };
-        let now = now_ms();
+        let now = milliseconds(OffsetDateTime::now_utc());
         let age = u64::try_from(now - newest).unwrap_or(0);
         self.rpo.note(now, age);
         let (worst, p99) = (self.rpo.worst(), self.rpo.p99());
@@ -400,14 +390,10 @@ impl Task {
         self.board.change(|report| {
             let before = report.trouble.take();
             report.trouble = fault.map(|fault| {
-                let since = match &before {
-                    Some(same) if same.fault.code == fault.code.as_str() => same.since,
-                    _ => {
-                        warn!(machine = %name, code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
-                        OffsetDateTime::now_utc()
-                    }
-                };
-                Trouble { fault: fault.into(), since }
+                if before.as_ref().is_none_or(|before| before.fault.code != fault.code.as_str()) {
+                    warn!(machine = %name, code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+                }
+                Trouble::of(fault.into(), before.as_ref(), OffsetDateTime::now_utc())
             });
             if report.trouble.is_none() && before.is_some() {
                 info!(machine = %name, "shipping goes on");
@@ -422,17 +408,12 @@ impl Task {
         machine: MachineUuid,
     ) -> Result<(), Fault> {
         let settings = around.capture.clone();
-        let capture = machine::open(&around.hypervisor, machine, settings).await;
-        let mut capture = match capture {
-            Ok(capture) => capture,
+        match machine::open(&around.hypervisor, machine, settings).await {
+            Ok(mut capture) => capture.forget().await.map_err(of_capture)?,
             // Then nothing of it is left either.
-            Err(crate::capture::CaptureError::NoSuchMachine { .. }) => {
-                around.courses.forget(protection);
-                return Ok(());
-            }
-            Err(error) => return Err(super::fault::of_capture(error)),
-        };
-        capture.forget().await.map_err(super::fault::of_capture)?;
+            Err(CaptureError::NoSuchMachine { .. }) => {}
+            Err(error) => return Err(of_capture(error)),
+        }
         around.courses.forget(protection);
         Ok(())
     }
@@ -441,13 +422,4 @@ impl Task {
 enum Next {
     AtOnce,
     WhenDue,
-}
-
-fn mark(point: &Sealed) -> PointMark {
-    PointMark {
-        point: point.point,
-        instant: instant_of(point.instant),
-        app_consistent: point.app_consistent,
-        stored_bytes: point.stored_bytes,
-    }
 }

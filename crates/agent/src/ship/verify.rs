@@ -16,7 +16,6 @@ use super::copy::leaf;
 use super::fault::of_capture;
 use super::sender::Sender;
 use crate::capture::{Cut, CutDisk};
-use crate::keep::thread::instant_of;
 
 /// Blocks that are compared together.
 const BLOCKS: u64 = 4096;
@@ -52,13 +51,8 @@ pub(super) async fn verify(
             }
         }
     }
-    let point = PointMark {
-        point: point.point,
-        instant: instant_of(point.instant),
-        app_consistent: point.app_consistent,
-        stored_bytes: point.stored_bytes,
-    };
-    VerifyReport { wish, point: Some(point), finished: OffsetDateTime::now_utc(), disks, trouble }
+    let point = Some(PointMark::of(point));
+    VerifyReport { wish, point, finished: OffsetDateTime::now_utc(), disks, trouble }
 }
 
 /// The report of a verification that did not come about.

@@ -9,21 +9,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use agent::{
-    capture::{
-        Base, Capture, CaptureError, CheckpointName, Consistency, Cut, CutDisk, CutRequest,
-        DiskReader, Way, WholeReason, cut::Hold, error::Of,
-    },
-    keep::thread::now_ms,
+use agent::capture::{
+    Base, Capture, CaptureError, CheckpointName, Consistency, Cut, CutDisk, CutRequest, DiskReader,
+    Way, WholeReason, cut::Hold, error::Of,
 };
 use anyhow::{Context as _, Result};
-use domain::id::MachineUuid;
+use domain::{id::MachineUuid, units::milliseconds};
 use nbd::{
     client::{Address, Client, ClientOptions},
     memory::MemoryExport,
     protocol::{chunk::StatusExtent, constants::BASE_ALLOCATION},
     server::{Exports, Listener, Server as NbdServer, ServerOptions},
 };
+
+use time::OffsetDateTime;
 
 use crate::{
     content::{Noise, scattered},
@@ -222,7 +221,7 @@ impl Capture for Simulated {
         self.open.0 += 1;
         let mut fresh = std::mem::take(&mut *self.disk.dirty());
         self.open.1.append(&mut fresh);
-        let instant = now_ms().cast_unsigned();
+        let instant = milliseconds(OffsetDateTime::now_utc()).cast_unsigned();
         let data = self.connect(&Address::unix(&self.disk.socket), "", BASE_ALLOCATION).await?;
         let known = request.since.filter(|since| self.last.as_ref() == Some(since));
         let (base, changes) = match known {

@@ -6,8 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use agent::keep::thread::now_ms;
 use anyhow::{Context as _, Result};
+use domain::units::milliseconds;
+use time::OffsetDateTime;
 use tokio::{
     runtime::Runtime,
     task::{JoinSet, spawn_blocking},
@@ -127,7 +128,7 @@ async fn cycles(machine: Protected, image: Image, scale: Scale, begin: Instant) 
         let begun = Instant::now();
         let (point, _) = shipper.point().await?;
         if let Some(before) = before.replace(point.instant) {
-            cycles.ages.push((now_ms() - before) as f64 / 1e3);
+            cycles.ages.push((milliseconds(OffsetDateTime::now_utc()) - before) as f64 / 1e3);
             cycles.took.push(begun.elapsed().as_secs_f64());
         }
         due = begun + Duration::from_secs(scale.every);

@@ -54,6 +54,29 @@ pub enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// Its number.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::Zstd => 1,
+        }
+    }
+
+    /// The codec with a number.
+    ///
+    /// # Errors
+    /// There is none yet.
+    pub fn from_byte(byte: u8) -> Result<Self, Malformed> {
+        match byte {
+            0 => Ok(Self::Plain),
+            1 => Ok(Self::Zstd),
+            _ => Err(Malformed("a codec of a newer version")),
+        }
+    }
+}
+
 /// A record's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -107,12 +130,8 @@ impl Header {
             Kind::Adopted { file, page } => (file, page),
             _ => (self.span, self.payload_crc),
         };
-        let codec = match self.codec {
-            Codec::Plain => 0,
-            Codec::Zstd => 1,
-        };
         let mut body = Vec::with_capacity(HEADER - 8);
-        body.extend_from_slice(&[kind, codec]);
+        body.extend_from_slice(&[kind, self.codec.to_byte()]);
         body.extend_from_slice(&self.key.disk().0.to_le_bytes());
         body.extend_from_slice(&self.key.block().to_le_bytes());
         body.extend_from_slice(&span.to_le_bytes());
@@ -153,11 +172,7 @@ impl Header {
             6 => Kind::Adopted { file: 0, page: 0 },
             _ => return Err(Malformed("a record of unknown kind")),
         };
-        let codec = match cursor.u8()? {
-            0 => Codec::Plain,
-            1 => Codec::Zstd,
-            _ => return Err(Malformed("a codec of a newer version")),
-        };
+        let codec = Codec::from_byte(cursor.u8()?)?;
         let disk = DiskNumber(cursor.u16()?);
         let key = BlockKey::new(disk, cursor.u32()?);
         let mut span = cursor.u32()?;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use domain::fault::{Code, Fault, chain};
-use replica::error::StoreError;
+use replica::error::{StoreError, is_full};
 use replica::import::ImportError;
 use replica::offline_copy::write::WriteError;
 
@@ -130,7 +130,3 @@ pub(super) fn export(doing: impl Into<String>, error: &WriteError) -> Fault {
 
 const FULL: &str = "Make room. Dropping points does, with reclaim after it: lifeboat store drop MACHINE POINT, lifeboat store reclaim MACHINE";
 const TOOLS: &str = "Install qemu-utils (Debian, Ubuntu) or qemu-img (Fedora, RHEL), and see what it says of the image. Raw images need no tool.";
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}

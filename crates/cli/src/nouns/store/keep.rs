@@ -4,13 +4,14 @@ use replica::format::manifest::Hold;
 use replica::geometry::Cycle;
 use replica::reclaim::Reclaimed;
 use serde::Serialize;
+use time::OffsetDateTime;
 
-use domain::units::ByteCount;
+use domain::units::{ByteCount, milliseconds};
 
 use super::faults;
 use super::long::{self, Stop};
 use super::place::{self, Place, PointWish};
-use super::views::{PointView, now};
+use super::views::PointView;
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output;
@@ -75,7 +76,9 @@ pub(super) fn drop_points(place: &Place, arguments: &Drop) -> Result<(), Failure
     let doing = format!("drop {told} of {}", machine.told());
     confirm(&doing, &machine.folder.name, arguments.yes)?;
     let mut writer = place::write(&machine.folder)?;
-    writer.drop_points(&points, now()).map_err(|error| faults::store(doing, &error))?;
+    writer
+        .drop_points(&points, milliseconds(OffsetDateTime::now_utc()))
+        .map_err(|error| faults::store(doing, &error))?;
     let view = DropView {
         machine: machine.folder.name,
         dropped: numbers,

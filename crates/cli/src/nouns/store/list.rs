@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use api::List;
-use domain::units::{ByteCount, utc};
+use domain::units::{ByteCount, instant, utc};
 use replica::catalogue::MachineFolder;
 use replica::error::StoreError;
 use replica::state::Limits;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use super::configuration::Identity;
 use super::place::Place;
-use super::views::{StateView, instant};
+use super::views::StateView;
 use crate::failure::Failure;
 use crate::output::{self, ago, or_dash};
 

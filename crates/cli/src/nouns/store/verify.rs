@@ -5,13 +5,14 @@ use replica::error::Damage;
 use replica::store::Store;
 use replica::verify::{Report, Thoroughness, at_most};
 use serde::Serialize;
+use time::OffsetDateTime;
 
-use domain::units::ByteCount;
+use domain::units::{ByteCount, milliseconds};
 
 use super::faults;
 use super::long::{self, Bar};
 use super::place::{Opened, Place};
-use super::views::{count, now};
+use super::views::count;
 use crate::failure::Failure;
 use crate::output::{self, inner_table};
 
@@ -95,7 +96,10 @@ pub(super) async fn run(place: &Place, arguments: &Arguments) -> Result<(), Fail
     let doing = format!("verify {}", machine.told());
     let thoroughness = match arguments.sample {
         // Seconds differ from run to run, and so do the records that are looked at.
-        Some(of) => Thoroughness::Sample { of, round: (now() / 1000) as u32 },
+        Some(of) => Thoroughness::Sample {
+            of,
+            round: (milliseconds(OffsetDateTime::now_utc()) / 1000) as u32,
+        },
         None => Thoroughness::All,
     };
     let bar = Bar::new(&machine.folder.name, place.json);

@@ -1,24 +1,11 @@
 //! A store's machines and points as they are shown.
 
-use domain::units::utc;
+use domain::units::{instant, utc};
 use replica::format::manifest::{Hold, Point};
 use replica::format::record::Consistency;
 use replica::store::Store;
 use serde::Serialize;
-use time::{Duration, OffsetDateTime};
-
-/// A source's clock in milliseconds; the beginning of time if it is absurd.
-pub(super) fn instant(milliseconds: i64) -> OffsetDateTime {
-    OffsetDateTime::UNIX_EPOCH
-        .checked_add(Duration::milliseconds(milliseconds))
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> i64 {
-    let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
-    i64::try_from(now).unwrap_or(i64::MAX)
-}
+use time::OffsetDateTime;
 
 /// So many of something.
 pub(super) fn count(number: usize, thing: &str) -> String {

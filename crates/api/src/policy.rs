@@ -34,8 +34,24 @@ pub struct Policy {
     pub compression: Compression,
     /// At most so many bytes a second; absent for no limit.
     pub bytes_per_second: Option<u64>,
+    /// Other limits in some hours; the first that holds counts.
+    pub calendar: Vec<BandwidthRule>,
+    /// Resynchronisations wait for one of these windows, such as `daily
+    /// 22:00-06:00` by the local time of the source's host; for none if empty.
+    pub resynchronise_in: Vec<String>,
     /// How many protections follow it.
     pub protections: u32,
+}
+
+/// Another bandwidth limit in some hours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BandwidthRule {
+    /// Days and hours by the local time of the source's host, such as `mon-fri
+    /// 08:00-18:00`.
+    pub window: String,
+    /// Bytes a second; absent for no limit.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Which points stay.
@@ -80,6 +96,10 @@ pub struct PolicyTerms {
     pub compression: Option<Compression>,
     /// At most so many bytes a second; 0 for no limit.
     pub bytes_per_second: Option<u64>,
+    /// Other limits in some hours, all of them.
+    pub calendar: Option<Vec<BandwidthRule>>,
+    /// When resynchronisations may go on, all windows.
+    pub resynchronise_in: Option<Vec<String>>,
 }
 
 /// Makes a policy.
@@ -104,13 +124,20 @@ pub struct ChangePolicy {
     pub terms: PolicyTerms,
 }
 
-impl From<PolicyTerms> for domain::policy::Change {
-    fn from(terms: PolicyTerms) -> Self {
+impl TryFrom<PolicyTerms> for domain::policy::Change {
+    type Error = domain::calendar::NoWindow;
+
+    fn try_from(terms: PolicyTerms) -> Result<Self, Self::Error> {
         use domain::policy::Tier;
         use domain::units::{ByteCount, Hours, Seconds};
         let tier =
             |tier: RetentionTier| Tier { slot: Hours(tier.slot_hours), age: Hours(tier.hours) };
-        Self {
+        let rule = |rule: BandwidthRule| {
+            let limit = rule.bytes_per_second.map(ByteCount::new);
+            rule.window.parse().map(|window| domain::calendar::BandwidthRule { window, limit })
+        };
+        let windows = |windows: Vec<String>| windows.iter().map(|text| text.parse()).collect();
+        Ok(Self {
             every: terms.every_seconds.map(Seconds),
             all: terms.all_hours.map(Hours),
             tiers: terms.tiers.map(|tiers| tiers.into_iter().map(tier).collect()),
@@ -119,7 +146,12 @@ impl From<PolicyTerms> for domain::policy::Change {
             freeze_limit: terms.freeze_seconds.map(Seconds),
             compression: terms.compression.map(Into::into),
             bandwidth: terms.bytes_per_second.map(ByteCount::new),
-        }
+            calendar: terms
+                .calendar
+                .map(|rules| rules.into_iter().map(rule).collect())
+                .transpose()?,
+            resynchronise_in: terms.resynchronise_in.map(windows).transpose()?,
+        })
     }
 }
 

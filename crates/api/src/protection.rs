@@ -31,6 +31,8 @@ words! {
     ProtectionOperation = domain::protection::Operation {
         Pause = "pause",
         Resume = "resume",
+        ImportCopy = "import-copy",
+        CopyOverNetwork = "copy-over-network",
         Resynchronise = "resynchronise",
         Verify = "verify",
         ChangePolicy = "change-policy",
@@ -105,10 +107,25 @@ pub enum Replication {
     Initial,
     /// Changes only.
     Steady,
+    /// The first copy, into a folder at the source.
+    Exporting {
+        /// Where.
+        folder: String,
+    },
+    /// The first copy is in a folder at the source, and is to be carried to the
+    /// target.
+    Carried {
+        /// Where.
+        folder: String,
+    },
     /// Comparing with the target.
     Resynchronising {
         /// Why.
         reason: String,
+        /// It waits until then for the hours of its policy; absent if it is
+        /// under way.
+        #[serde(with = "time::serde::rfc3339::option")]
+        held_until: Option<OffsetDateTime>,
     },
     /// An operator paused it.
     Paused,
@@ -248,6 +265,18 @@ pub struct Protect {
     /// The initial replication waits for this.
     #[serde(default, with = "time::serde::rfc3339::option")]
     pub not_before: Option<OffsetDateTime>,
+    /// The first copy goes into this folder at the source's host, and is
+    /// carried; absent for a copy over the network.
+    #[serde(default)]
+    pub offline_folder: Option<String>,
+}
+
+/// Takes in a first copy that was carried to the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportCopy {
+    /// The folder at the target's host.
+    pub folder: String,
 }
 
 /// What was found before a machine is protected.

@@ -206,6 +206,7 @@ fn from_target(duties: &Duties, points: Vec<PointMark>) -> Replication {
         used_bytes: 1 << 20,
         free_bytes: 100 << 30,
         trouble: None,
+        import: None,
     };
     Replication { shipping: vec![], keeping: vec![report] }
 }
@@ -259,6 +260,27 @@ fn policies_are_made_changed_and_refused_with_every_reason() {
         (&changed["bytes_per_second"], &changed["every_seconds"]),
         (&Value::Null, &json!(5))
     );
+    let hours = stage.ask(&[
+        "policy",
+        "change",
+        "silver",
+        "--bandwidth-in",
+        "Mon-Fri 8:00-18:00=2M",
+        "--resynchronise-in",
+        "daily 22:00-06:00",
+    ]);
+    assert_eq!(
+        (&hours["calendar"], &hours["resynchronise_in"]),
+        (
+            &json!([{ "window": "mon-fri 08:00-18:00", "bytes_per_second": 2 << 20 }]),
+            &json!(["daily 22:00-06:00"])
+        )
+    );
+    let text = stage.run(&["policy", "show", "silver"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("mon-fri 08:00-18:00: 2.0 MiB/s"), "{text}");
+    let always = ["policy", "change", "silver", "--no-calendar", "--resynchronise-at-once"];
+    assert_eq!(stage.ask(&always)["resynchronise_in"], json!([]));
     let (exit, code, cause) =
         stage.refused(&["policy", "create", "odd", "--every", "1s", "--freeze-limit", "5m"]);
     assert_eq!((exit, code.as_str()), (4, "LB6002"));

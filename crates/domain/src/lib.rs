@@ -14,6 +14,7 @@
 //! | machines, disks, NICs | [`machine`] |
 //! | whether a machine can be protected, and if not why | [`protectability`] |
 //! | policies: how machines are protected | [`policy`] |
+//! | hours of the week, and what holds in them | [`calendar`] |
 //! | checks before a machine is protected | [`protect_check`] |
 //! | protections: their state, replication, and what may be done to them | [`protection`] |
 //! | whether a protection is healthy, and if not why | [`protection_health`] |
@@ -23,6 +24,7 @@
 //! | tokens: roles, enrolment, expiry | [`token`] |
 //! | errors that an operator meets | [`fault`] |
 
+pub mod calendar;
 pub mod fault;
 pub mod host;
 pub mod id;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::calendar::{BandwidthRule, WINDOWS_MAX, Window};
 use crate::units::{ByteCount, Hours, Seconds};
 
 /// How machines are protected.
@@ -22,6 +23,10 @@ pub struct Policy {
     pub compression: Compression,
     /// At most so many bytes a second.
     pub bandwidth: Option<ByteCount>,
+    /// Other limits in some hours; the first that holds counts.
+    pub calendar: Vec<BandwidthRule>,
+    /// Resynchronisations wait for one of these hours; for none without.
+    pub resynchronise_in: Vec<Window>,
 }
 
 /// Which points stay.
@@ -94,6 +99,8 @@ impl Default for Policy {
             freeze_limit: Seconds(10),
             compression: Compression::Fast,
             bandwidth: None,
+            calendar: Vec::new(),
+            resynchronise_in: Vec::new(),
         }
     }
 }
@@ -117,6 +124,10 @@ pub struct Change {
     pub compression: Option<Compression>,
     /// Bytes a second; zero for no limit.
     pub bandwidth: Option<ByteCount>,
+    /// The calendar, all of it.
+    pub calendar: Option<Vec<BandwidthRule>>,
+    /// When resynchronisations may go on, all windows.
+    pub resynchronise_in: Option<Vec<Window>>,
 }
 
 impl Policy {
@@ -126,6 +137,7 @@ impl Policy {
     /// All that would make no sense, never empty.
     pub fn changed(&self, change: Change) -> Result<Self, Vec<Flaw>> {
         let Retention { all, tiers, app_extra } = self.retention.clone();
+        let (calendar, hours) = (self.calendar.clone(), self.resynchronise_in.clone());
         let changed = Self {
             every: change.every.unwrap_or(self.every),
             retention: Retention {
@@ -145,6 +157,8 @@ impl Policy {
                 Some(none) if none == ByteCount::default() => None,
                 some => some,
             },
+            calendar: change.calendar.unwrap_or(calendar),
+            resynchronise_in: change.resynchronise_in.unwrap_or(hours),
         };
         let flaws = changed.flaws();
         if flaws.is_empty() { Ok(changed) } else { Err(flaws) }
@@ -167,8 +181,14 @@ impl Policy {
         if !(Seconds(1)..=FREEZE_MAX).contains(&self.freeze_limit) {
             flaws.push(Flaw::Freeze(self.freeze_limit));
         }
-        if let Some(limit) = self.bandwidth.filter(|limit| *limit < BANDWIDTH_MIN) {
+        let limits = self.calendar.iter().map(|rule| rule.limit).chain([self.bandwidth]);
+        for limit in limits.flatten().filter(|limit| *limit < BANDWIDTH_MIN) {
             flaws.push(Flaw::Bandwidth(limit));
+        }
+        for windows in [self.calendar.len(), self.resynchronise_in.len()] {
+            if windows > WINDOWS_MAX {
+                flaws.push(Flaw::TooManyWindows(windows));
+            }
         }
         self.retention.find_flaws(&mut flaws);
         flaws
@@ -225,6 +245,9 @@ pub enum Flaw {
     /// Too little to get anything through.
     #[error("a bandwidth limit of {0} a second is too low: from {BANDWIDTH_MIN} on, or none")]
     Bandwidth(ByteCount),
+    /// More than anybody follows.
+    #[error("{0} windows of hours are too many: up to {WINDOWS_MAX}")]
+    TooManyWindows(usize),
     /// Not at all, or too long.
     #[error("keeping all points for {0} is not possible: from 1 h to {ALL_MAX} is")]
     All(Hours),
@@ -304,6 +327,11 @@ mod tests {
             bandwidth: Some(ByteCount::new(1000)),
             all: Some(Hours(0)),
             tiers: Some(vec![tier(2, 1), tier(24, 48), tier(24, 72), tier(48, 72)]),
+            calendar: Some(vec![BandwidthRule {
+                window: "daily 08:00-18:00".parse().unwrap(),
+                limit: Some(ByteCount::new(7)),
+            }]),
+            resynchronise_in: Some(vec!["daily 22:00-06:00".parse().unwrap(); 33]),
             app_extra: Some(Hours(u32::MAX)),
             ..Change::default()
         };
@@ -315,7 +343,9 @@ mod tests {
                 "a copy every 4 s is not possible: from 5 s to 15 min is",
                 "an app-consistent point every 59 s is not possible: from 1 min to 7 days is, or none",
                 "a freeze limit of 61 s is not possible: from 1 s to 1 min is",
+                "a bandwidth limit of 7 B a second is too low: from 64.0 KiB on, or none",
                 "a bandwidth limit of 1000 B a second is too low: from 64.0 KiB on, or none",
+                "33 windows of hours are too many: up to 32",
                 "keeping all points for 0 h is not possible: from 1 h to 30 days is",
                 "keeping app-consistent points 4294967295 h longer is too long: up to 3660 days",
                 "the tier \"one point per 2 h for 1 h\" makes no sense",

@@ -34,6 +34,10 @@ pub struct Intent {
     pub verify_asked: bool,
     /// Since when it is to end.
     pub disabling: Option<OffsetDateTime>,
+    /// Whether the first copy is carried, and does not go over the network.
+    pub offline: bool,
+    /// Whether it was asked to take in what was carried, and that is not done.
+    pub import_asked: bool,
 }
 
 /// What is known of how a protection is.
@@ -84,15 +88,32 @@ pub enum Phase {
     Waiting,
     /// The first copy.
     Initial,
+    /// The first copy, into a folder.
+    Exporting(Carried),
+    /// The first copy is in a folder, and is to be carried to the target.
+    Carried(Carried),
     /// Changes only.
     Steady,
     /// Comparing with the target.
-    Resynchronising {
-        /// Why.
-        reason: String,
-    },
+    Resynchronising(Comparison),
     /// It was paused.
     Paused,
+}
+
+/// A first copy in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The folder at the source.
+    pub folder: String,
+}
+
+/// A comparison of source and target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Comparison {
+    /// Why.
+    pub reason: String,
+    /// It waits until then for the hours of its policy.
+    pub held_until: Option<OffsetDateTime>,
 }
 
 /// What a target's agent told.
@@ -106,6 +127,8 @@ pub struct Keeping {
     pub used: ByteCount,
     /// What is free where they lie.
     pub free: ByteCount,
+    /// What keeps a first copy that was carried from being taken in.
+    pub import_failed: Option<Trouble>,
 }
 
 /// What keeps a side from going on.
@@ -167,13 +190,14 @@ pub enum Replication {
     Waiting,
     /// The first copy.
     Initial,
+    /// The first copy, into a folder.
+    Exporting(Carried),
+    /// The first copy is in a folder, and is to be carried to the target.
+    Carried(Carried),
     /// Changes only.
     Steady,
     /// Comparing with the target.
-    Resynchronising {
-        /// Why.
-        reason: String,
-    },
+    Resynchronising(Comparison),
     /// An operator paused it.
     Paused,
     /// Something keeps it from going on; it tries again by itself.
@@ -204,9 +228,14 @@ pub fn state(intent: &Intent, observed: &Observed) -> State {
     }
     match observed.shipping.as_ref().map(|shipping| &shipping.phase) {
         None | Some(Phase::Waiting) => State::Enabling,
-        Some(Phase::Initial | Phase::Steady | Phase::Resynchronising { .. } | Phase::Paused) => {
-            State::InitialReplication
-        }
+        Some(
+            Phase::Initial
+            | Phase::Exporting(_)
+            | Phase::Carried(_)
+            | Phase::Steady
+            | Phase::Resynchronising(_)
+            | Phase::Paused,
+        ) => State::InitialReplication,
     }
 }
 
@@ -227,9 +256,9 @@ pub fn replication(intent: &Intent, observed: &Observed) -> Replication {
         Phase::Waiting | Phase::Paused => Replication::Waiting,
         Phase::Initial => Replication::Initial,
         Phase::Steady => Replication::Steady,
-        Phase::Resynchronising { reason } => {
-            Replication::Resynchronising { reason: reason.clone() }
-        }
+        Phase::Exporting(carried) => Replication::Exporting(carried.clone()),
+        Phase::Carried(carried) => Replication::Carried(carried.clone()),
+        Phase::Resynchronising(comparison) => Replication::Resynchronising(comparison.clone()),
     }
 }
 
@@ -240,6 +269,10 @@ pub enum Operation {
     Pause,
     /// Go on.
     Resume,
+    /// Take in a first copy that was carried to the target.
+    ImportCopy,
+    /// Send the first copy over the network after all.
+    CopyOverNetwork,
     /// Compare with the target once, and send what differs.
     Resynchronise,
     /// Compare with the target once, and tell what differs.
@@ -252,9 +285,11 @@ pub enum Operation {
 
 impl Operation {
     /// All operations, in the order in which they are offered.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Pause,
         Self::Resume,
+        Self::ImportCopy,
+        Self::CopyOverNetwork,
         Self::Resynchronise,
         Self::Verify,
         Self::ChangePolicy,
@@ -283,6 +318,17 @@ pub fn permit(operation: Operation, intent: &Intent, observed: &Observed) -> Res
         Operation::Resume if !intent.paused => refuse(
             "it is not paused",
             "Nothing is left to do; if no points arrive, its health says why.",
+        ),
+        Operation::ImportCopy if intent.import_asked => {
+            refuse("a copy is being taken in already", "Wait until it is, or has failed.")
+        }
+        Operation::ImportCopy if state == State::Protected => refuse(
+            "there are recovery points already",
+            "Nothing is left to do: only changes go over the network.",
+        ),
+        Operation::CopyOverNetwork if !intent.offline || state == State::Protected => refuse(
+            "its first copy is not one that is carried",
+            "Nothing is left to do: it goes over the network by itself.",
         ),
         Operation::Resynchronise | Operation::Verify if intent.paused => {
             refuse("it is paused", "Resume it first.")
@@ -316,6 +362,8 @@ pub(crate) mod tests {
             resynchronise_asked: false,
             verify_asked: false,
             disabling: None,
+            offline: false,
+            import_asked: false,
         }
     }
 
@@ -336,6 +384,7 @@ pub(crate) mod tests {
                 newest,
                 used: ByteCount::new(1 << 30),
                 free: ByteCount::new(9 << 30),
+                import_failed: None,
             }),
             verified: None,
         }
@@ -367,7 +416,9 @@ pub(crate) mod tests {
             .collect();
         let replication = match replication(intent, observed) {
             Replication::Broken { trouble } => format!("Broken by {}", trouble.cause),
-            Replication::Resynchronising { reason } => format!("Resynchronising: {reason}"),
+            Replication::Resynchronising(comparison) => {
+                format!("Resynchronising: {}", comparison.reason)
+            }
             other => format!("{other:?}"),
         };
         format!("{:?}, {replication}: {}", state(intent, observed), allowed.join(" "))
@@ -376,15 +427,24 @@ pub(crate) mod tests {
     #[test]
     fn a_protection_goes_from_enabling_to_protected_and_offers_what_makes_sense() {
         let mut observed = Observed { shipping: None, keeping: None, ..steady(0) };
-        assert_eq!(stands(&intent(), &observed), "Enabling, Waiting: Pause ChangePolicy Disable");
+        let enabling = "Enabling, Waiting: Pause ImportCopy ChangePolicy Disable";
+        assert_eq!(stands(&intent(), &observed), enabling);
         let phase = |phase| Some(Shipping { phase, newest: None, ..steady(0).shipping.unwrap() });
         observed.shipping = phase(Phase::Waiting);
-        assert_eq!(stands(&intent(), &observed), "Enabling, Waiting: Pause ChangePolicy Disable");
+        assert_eq!(stands(&intent(), &observed), enabling);
         observed.shipping = phase(Phase::Initial);
         assert_eq!(
             stands(&intent(), &observed),
-            "InitialReplication, Initial: Pause ChangePolicy Disable"
+            "InitialReplication, Initial: Pause ImportCopy ChangePolicy Disable"
         );
+        observed.shipping = phase(Phase::Carried(Carried { folder: "/mnt".into() }));
+        let carried = Intent { offline: true, ..intent() };
+        assert_eq!(
+            stands(&carried, &observed),
+            "InitialReplication, Carried(Carried { folder: \"/mnt\" }): Pause ImportCopy CopyOverNetwork ChangePolicy Disable"
+        );
+        let asked = Intent { import_asked: true, ..carried };
+        assert!(!stands(&asked, &observed).contains("ImportCopy"));
         assert_eq!(
             stands(&intent(), &steady(5)),
             "Protected, Steady: Pause Resynchronise Verify ChangePolicy Disable"
@@ -395,7 +455,10 @@ pub(crate) mod tests {
     fn a_pause_goes_before_trouble_and_trouble_before_what_is_done() {
         let mut observed = steady(5);
         let shipping = observed.shipping.as_mut().unwrap();
-        shipping.phase = Phase::Resynchronising { reason: "the bitmap is lost".into() };
+        shipping.phase = Phase::Resynchronising(Comparison {
+            reason: "the bitmap is lost".into(),
+            held_until: None,
+        });
         assert!(stands(&intent(), &observed).contains("Resynchronising: the bitmap is lost"));
         observed.keeping.as_mut().unwrap().trouble = Some(trouble("a full disk"));
         assert!(stands(&intent(), &observed).contains("Broken by a full disk"));

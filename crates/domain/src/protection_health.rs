@@ -9,7 +9,9 @@ use std::fmt;
 use time::{Duration, OffsetDateTime};
 
 use crate::host::Reachability;
-use crate::protection::{Intent, Observed, Phase, Side, State, Trouble, Verified, state};
+use crate::protection::{
+    Comparison, Intent, Observed, Phase, Side, State, Trouble, Verified, state,
+};
 use crate::units::{ByteCount, Seconds, span, utc};
 
 /// The newest point may be older than the copy frequency by this factor.
@@ -88,8 +90,24 @@ pub enum Reason {
         /// The instant of the newest point.
         newest: Option<OffsetDateTime>,
     },
+    /// The first copy waits to be carried to the target.
+    Carried {
+        /// The folder that it is in.
+        folder: String,
+        /// The host that has written it.
+        source: String,
+        /// The host that it is for.
+        target: String,
+    },
     /// Source and target are being compared.
     Resynchronising(String),
+    /// Source and target are to be compared, and that waits for its hours.
+    Held {
+        /// Why they are.
+        reason: String,
+        /// Until when.
+        until: OffsetDateTime,
+    },
     /// Source and replica differed when they were last compared.
     Differs {
         /// When that was.
@@ -169,8 +187,11 @@ fn judge_side(side: &Side, intent: &Intent, now: OffsetDateTime) -> Option<Reaso
 
 fn troubles(observed: &Observed) -> impl Iterator<Item = Reason> {
     let shipping = observed.shipping.as_ref().and_then(|shipping| shipping.trouble.clone());
-    let keeping = observed.keeping.as_ref().and_then(|keeping| keeping.trouble.clone());
-    [(&observed.source, shipping), (&observed.target, keeping)].into_iter().filter_map(
+    let kept = observed.keeping.as_ref();
+    let keeping = kept.and_then(|keeping| keeping.trouble.clone());
+    let import = kept.and_then(|keeping| keeping.import_failed.clone());
+    let target = &observed.target;
+    [(&observed.source, shipping), (target, keeping), (target, import)].into_iter().filter_map(
         |(side, trouble)| Some(Reason::Trouble { host: side.name.clone(), trouble: trouble? }),
     )
 }
@@ -195,8 +216,19 @@ fn judge_shipping(intent: &Intent, observed: &Observed, now: OffsetDateTime) -> 
         };
     };
     let mut reasons = Vec::new();
-    if let Phase::Resynchronising { reason } = &shipping.phase {
-        reasons.push(Reason::Resynchronising(reason.clone()));
+    match &shipping.phase {
+        Phase::Resynchronising(Comparison { reason, held_until: None }) => {
+            reasons.push(Reason::Resynchronising(reason.clone()));
+        }
+        Phase::Resynchronising(Comparison { reason, held_until: Some(until) }) => {
+            reasons.push(Reason::Held { reason: reason.clone(), until: *until });
+        }
+        Phase::Carried(carried) => reasons.push(Reason::Carried {
+            folder: carried.folder.clone(),
+            source: observed.source.name.clone(),
+            target: observed.target.name.clone(),
+        }),
+        _ => {}
     }
     reasons.extend(shipping.remarks.iter().cloned().map(Reason::Poorer));
     reasons
@@ -239,7 +271,9 @@ impl Reason {
             | Self::NotTaken(_)
             | Self::PointOld { .. }
             | Self::Paused { .. }
+            | Self::Carried { .. }
             | Self::Resynchronising(_)
+            | Self::Held { .. }
             | Self::NotVerified { .. }
             | Self::LittleRoom { .. }
             | Self::Poorer(_) => Level::Warning,
@@ -264,6 +298,10 @@ impl Reason {
             Self::Trouble { trouble, .. } => trouble.advice.clone(),
             Self::PointOld { .. } => "Compare how much the machine writes with what the network and the target take; the other reasons, if any, say more.".into(),
             Self::Paused { .. } => "Resume it when the reason for the pause has passed.".into(),
+            Self::Carried { target, .. } => format!(
+                "Carry it to {target}, and have it taken in there: lifeboat protected import MACHINE FOLDER. Changes meanwhile are sent afterwards."
+            ),
+            Self::Held { .. } => "Wait, or have it done at once: lifeboat protected resynchronise MACHINE. The points that exist stay; no new ones are made meanwhile.".into(),
             Self::Resynchronising(_) => "Wait: only what differs is sent, and the points that exist stay.".into(),
             Self::Differs { .. } => "Resynchronise it, then verify it again; keep the report, and report a defect if nothing else explains it.".into(),
             Self::NotVerified { advice, .. } => advice.clone(),
@@ -303,6 +341,12 @@ impl fmt::Display for Reason {
                 write!(f, "it is paused; the newest point is of {}", utc(*newest))
             }
             Self::Paused { newest: None } => f.write_str("it is paused before its first point"),
+            Self::Carried { folder, source, .. } => {
+                write!(f, "the first copy is in {folder} at {source} and is to be carried")
+            }
+            Self::Held { reason, until } => {
+                write!(f, "it waits until {} to be resynchronised: {reason}", utc(*until))
+            }
             Self::Resynchronising(reason) => write!(f, "it is being resynchronised: {reason}"),
             Self::Differs { at, disks } => {
                 write!(f, "source and replica differed at {} on {}", utc(*at), disks.join(", "))
@@ -368,7 +412,8 @@ mod tests {
         observed.target.has_address = false;
         let shipping = observed.shipping.as_mut().unwrap();
         shipping.remarks = vec!["no guest agent".into()];
-        shipping.phase = Phase::Resynchronising { reason: "a disk grew".into() };
+        let comparison = Comparison { reason: "a disk grew".into(), held_until: None };
+        shipping.phase = Phase::Resynchronising(comparison);
         let keeping = observed.keeping.as_mut().unwrap();
         keeping.trouble = Some(trouble("the disk is read-only"));
         keeping.free = ByteCount::from_kib(1);
@@ -384,6 +429,25 @@ mod tests {
         );
         let disabling = Intent { disabling: Some(NOW), ..intent() };
         assert_eq!(render(&disabling, &observed), "Normal: ", "what ends owes nothing");
+    }
+
+    #[test]
+    fn what_waits_for_hours_or_for_people_is_told() {
+        let mut observed = steady(5);
+        let shipping = observed.shipping.as_mut().unwrap();
+        let held_until = Some(NOW + Duration::HOUR);
+        shipping.phase =
+            Phase::Resynchronising(Comparison { reason: "a disk grew".into(), held_until });
+        assert_eq!(
+            render(&intent(), &observed),
+            "Warning: it waits until 1970-01-01 01:00:00Z to be resynchronised: a disk grew"
+        );
+        let carried = crate::protection::Carried { folder: "/mnt/usb".into() };
+        observed.shipping.as_mut().unwrap().phase = Phase::Carried(carried);
+        assert_eq!(
+            render(&intent(), &observed),
+            "Warning: the first copy is in /mnt/usb at kvm1 and is to be carried"
+        );
     }
 
     #[test]

@@ -53,6 +53,17 @@ impl Question {
     }
 }
 
+/// The digests of nodes whose leaves are these: each with the number of its
+/// block, in order; those that are not there are of zeroes.
+#[must_use]
+pub fn fold(question: &Question, leaves: impl IntoIterator<Item = (u64, Digest)>) -> Vec<Digest> {
+    let mut tree = Tree::new(question);
+    for (block, digest) in leaves {
+        tree.leaf(block, digest);
+    }
+    tree.finish()
+}
+
 /// Somebody who answers for a disk at a point: a [`View`], or the far side.
 pub trait Answers {
     /// Why there is no answer.

@@ -6,6 +6,7 @@
 //! on with them while the controller is away. One-time wishes (a verification, a
 //! resynchronisation) travel inside as ids that are answered once.
 
+use domain::calendar;
 use domain::id::{HostId, MachineUuid, ProtectionId};
 use domain::units;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,18 @@ pub struct Shipping {
     pub resynchronise: Option<Uuid>,
     /// Compare source and replica once.
     pub verify: Option<Uuid>,
+    /// The first copy is carried, and does not go over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<OfflineCopy>,
+}
+
+/// A first copy that is carried in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfflineCopy {
+    /// What was wished for; another copy has another one.
+    pub wish: Uuid,
+    /// Where, on the host that is told of it.
+    pub folder: String,
 }
 
 /// The part of a policy that the source's side needs.
@@ -77,6 +90,48 @@ pub struct ShippingPolicy {
     pub compression: Compression,
     /// At most so many bytes a second.
     pub bytes_per_second: Option<u64>,
+    /// Other limits in some hours; the first that holds counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calendar: Vec<BandwidthRule>,
+    /// Resynchronisations wait for one of these hours; for none without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resynchronise_in: Vec<Window>,
+}
+
+/// Another bandwidth limit in some hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BandwidthRule {
+    /// The hours.
+    pub window: Window,
+    /// Bytes a second; no limit without.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// The same hours on some days of the week, by the local time of the host that
+/// ships.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Bit 0 is Monday.
+    pub days: u8,
+    /// Minute of the day on which it opens.
+    pub from_minute: u16,
+    /// For so many minutes, up to a whole day.
+    pub minutes: u16,
+}
+
+impl From<calendar::Window> for Window {
+    fn from(window: calendar::Window) -> Self {
+        let (days, from_minute, minutes) = window.parts();
+        Self { days, from_minute, minutes }
+    }
+}
+
+impl Window {
+    /// As decisions take it; none if no window is like that.
+    #[must_use]
+    pub const fn to_domain(self) -> Option<calendar::Window> {
+        calendar::Window::new(self.days, self.from_minute, self.minutes)
+    }
 }
 
 /// How data is compressed.
@@ -111,6 +166,9 @@ pub struct Keeping {
     pub retention: Retention,
     /// How what does not come compressed is kept.
     pub compression: Compression,
+    /// Take in a first copy that was carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<OfflineCopy>,
 }
 
 /// Which points stay.
@@ -181,6 +239,19 @@ pub enum Phase {
     Waiting,
     /// The first copy.
     Initial,
+    /// The first copy, into a folder.
+    Exporting {
+        /// Where.
+        folder: String,
+    },
+    /// The first copy is in a folder, and waits to be taken in at the target.
+    Carried {
+        /// Where it was written.
+        folder: String,
+        /// The instant that it is of.
+        #[serde(with = "time::serde::rfc3339")]
+        instant: OffsetDateTime,
+    },
     /// Changes only.
     Steady,
     /// Comparing with the target, because the record of changes is lost or
@@ -188,6 +259,13 @@ pub enum Phase {
     Resynchronising {
         /// Why.
         reason: String,
+        /// It waits until then for the hours of its policy.
+        #[serde(
+            default,
+            with = "time::serde::rfc3339::option",
+            skip_serializing_if = "Option::is_none"
+        )]
+        held_until: Option<OffsetDateTime>,
     },
     /// An operator paused it.
     Paused,
@@ -316,6 +394,31 @@ pub struct KeepingReport {
     pub free_bytes: u64,
     /// What keeps points from arriving or old ones from going.
     pub trouble: Option<Trouble>,
+    /// The first copy that is being taken in, or was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<ImportReport>,
+}
+
+/// How far the taking in of a first copy is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// The wish that it answers.
+    pub wish: Uuid,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub stage: ImportStage,
+}
+
+/// What has become of the taking in of a first copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum ImportStage {
+    /// It is under way.
+    Reading(Progress),
+    /// It is a point.
+    Taken,
+    /// It could not be done; nothing was changed.
+    Failed(Trouble),
 }
 
 /// How many points a report lists.

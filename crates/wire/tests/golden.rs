@@ -16,9 +16,9 @@ use wire::message::{
     Refused, SecretText, Welcome,
 };
 use wire::replication::{
-    Compression, CycleFigures, Duties, Keeping, KeepingReport, Phase, PointMark, Progress,
-    Replication, Retention, RetentionTier, Shipping, ShippingPolicy, ShippingReport, Totals,
-    Trouble, VerifiedDisk, VerifyReport,
+    BandwidthRule, Compression, CycleFigures, Duties, ImportReport, ImportStage, Keeping,
+    KeepingReport, OfflineCopy, Phase, PointMark, Progress, Replication, Retention, RetentionTier,
+    Shipping, ShippingPolicy, ShippingReport, Totals, Trouble, VerifiedDisk, VerifyReport, Window,
 };
 
 /// Set it to write the files of messages that are new; then read them.
@@ -244,11 +244,14 @@ fn replication_is_wished_and_told_as_ever() {
                 freeze_seconds: 10,
                 compression: Compression::Fast,
                 bytes_per_second: Some(1_000_000),
+                calendar: vec![],
+                resynchronise_in: vec![],
             },
             paused: false,
             not_before: Some(at()),
             resynchronise: Some(id(12)),
             verify: Some(id(13)),
+            offline: None,
         }],
         keeping: vec![Keeping {
             protection: ProtectionId::new(id(10)),
@@ -262,13 +265,25 @@ fn replication_is_wished_and_told_as_ever() {
                 app_extra_hours: 24,
             },
             compression: Compression::None,
+            import: None,
         }],
     };
-    keeps("controller-duties-2", &ControllerMessage::Duties(Box::new(duties)));
+    keeps("controller-duties-2", &ControllerMessage::Duties(Box::new(duties.clone())));
+    let window = Window { days: 31, from_minute: 480, minutes: 600 };
+    let mut more = duties;
+    if let Some(shipping) = more.shipping.first_mut() {
+        shipping.policy.calendar = vec![BandwidthRule { window, bytes_per_second: None }];
+        shipping.policy.resynchronise_in = vec![window];
+        shipping.offline = Some(OfflineCopy { wish: id(15), folder: "/mnt/usb".into() });
+    }
+    if let Some(keeping) = more.keeping.first_mut() {
+        keeping.import = Some(OfflineCopy { wish: id(16), folder: "/mnt/disk".into() });
+    }
+    keeps("controller-duties-2-carried", &ControllerMessage::Duties(Box::new(more)));
     let report = Replication {
         shipping: vec![ShippingReport {
             protection: ProtectionId::new(id(10)),
-            phase: Phase::Resynchronising { reason: "the bitmap is lost".into() },
+            phase: Phase::Resynchronising { reason: "the bitmap is lost".into(), held_until: None },
             trouble: Some(trouble.clone()),
             remarks: vec!["the guest agent does not answer".into()],
             newest: Some(point),
@@ -298,8 +313,32 @@ fn replication_is_wished_and_told_as_ever() {
             count: 1,
             used_bytes: 5,
             free_bytes: 6,
-            trouble: Some(trouble),
+            trouble: Some(trouble.clone()),
+            import: None,
         }],
     };
-    keeps("agent-replication-2", &AgentMessage::Replication(Box::new(report)));
+    keeps("agent-replication-2", &AgentMessage::Replication(Box::new(report.clone())));
+    let phases = [
+        Phase::Exporting { folder: "/mnt/usb".into() },
+        Phase::Carried { folder: "/mnt/usb".into(), instant: at() },
+        Phase::Resynchronising { reason: "a disk grew".into(), held_until: Some(at()) },
+    ];
+    let stages = [
+        ImportStage::Reading(Progress { done: 1, total: 2 }),
+        ImportStage::Taken,
+        ImportStage::Failed(trouble),
+    ];
+    let mut more = Replication::default();
+    for (phase, stage) in phases.into_iter().zip(stages) {
+        more.shipping.extend(report.shipping.iter().cloned().map(|shipping| ShippingReport {
+            phase: phase.clone(),
+            verified: None,
+            ..shipping
+        }));
+        more.keeping.extend(report.keeping.iter().cloned().map(|keeping| KeepingReport {
+            import: Some(ImportReport { wish: id(16), stage: stage.clone() }),
+            ..keeping
+        }));
+    }
+    keeps("agent-replication-2-carried", &AgentMessage::Replication(Box::new(more)));
 }

@@ -2,7 +2,8 @@
 //!
 //! Each machine has a [`Keeper`]: one thread that owns its store's writer
 //! ([`thread`]) and takes orders from whoever ships to it ([`session`]), one
-//! after the other. What old points go is decided by the policy ([`tending`]).
+//! after the other. What old points go is decided by the policy ([`tending`]). A
+//! first copy may be carried here instead ([`import`]).
 //!
 //! The duties say which machines are kept; one that is no longer among them is
 //! let go, and its points stay on disk until an operator removes them.
@@ -17,6 +18,7 @@ use tracing::info;
 use wire::replication::{Keeping, KeepingReport};
 
 pub mod fault;
+mod import;
 pub mod session;
 pub mod tending;
 pub mod thread;
@@ -55,15 +57,20 @@ impl Keepers {
         });
         for duty in duties {
             // A thread that panicked is replaced.
-            match keepers.get(&duty.protection).filter(|keeper| keeper.is_alive()) {
-                Some(keeper) => keeper.change(duty.clone()),
+            let keeper = match keepers.get(&duty.protection).filter(|keeper| keeper.is_alive()) {
+                Some(keeper) => {
+                    keeper.change(duty.clone());
+                    keeper.clone()
+                }
                 None => {
                     let folder = self.folder.join(folder_name(duty));
                     info!(protection = %duty.protection, machine = %duty.name, folder = %folder.display(), "its points are kept here");
                     let keeper = Keeper::start(duty.clone(), folder, self.changed.clone());
-                    keepers.insert(duty.protection, keeper);
+                    keepers.insert(duty.protection, keeper.clone());
+                    keeper
                 }
-            }
+            };
+            keeper.import();
         }
     }
 

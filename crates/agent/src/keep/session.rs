@@ -129,8 +129,14 @@ impl Session<'_> {
             ));
         }
         let voice = keeper.enter();
-        let open = timeout(PATIENCE, keeper.ask(voice, Order::Open)).await;
-        let open: Option<Open> = open.map_err(|_| slow(&duty.name))??;
+        let open: Option<Open> = match keeper.is_importing() {
+            // What it will have is not there yet; nobody waits for that.
+            true => None,
+            false => {
+                let open = timeout(PATIENCE, keeper.ask(voice, Order::Open)).await;
+                open.map_err(|_| slow(&duty.name))??
+            }
+        };
         let newest = keeper.store().and_then(|store| store.newest());
         let newest = newest.as_ref().map(sealed_of);
         self.keeper = Some((keeper, voice));

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::fault::{Code, Fault};
@@ -20,6 +20,7 @@ use replica::format::manifest::Point;
 use replica::format::record::{Codec, Consistency};
 use replica::geometry::DiskNumber;
 use replica::medium::folder::Folder;
+use replica::offline_copy::Stopped;
 use replica::pipeline::Encoded;
 use replica::state::{Limits, Received};
 use replica::store::Store;
@@ -29,9 +30,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
 use wire::data::{Open, Pages, Range, Seal, Sealed};
-use wire::replication::{Keeping, KeepingReport, POINTS_TOLD, PointMark, Trouble};
+use wire::replication::{
+    ImportReport, ImportStage, Keeping, KeepingReport, OfflineCopy, POINTS_TOLD, PointMark,
+    Progress, Trouble,
+};
 
 use super::fault::of_store;
+use super::import::take_in;
 use super::tending::{self, Tender};
 use crate::compression;
 
@@ -52,6 +57,8 @@ pub(super) enum Order {
     Discard(Range),
     Sync(Answer<Open>),
     Seal(Seal, Answer<Sealed>),
+    /// Take in a first copy that was carried here.
+    Import(OfflineCopy),
     Tend,
 }
 
@@ -94,6 +101,7 @@ impl Keeper {
             used_bytes: 0,
             free_bytes: free_at(&folder),
             trouble: None,
+            import: None,
         };
         let shared = Arc::new(Shared {
             folder,
@@ -146,10 +154,32 @@ impl Keeper {
         *self.shared.duty.write().unwrap_or_else(PoisonError::into_inner) = duty;
     }
 
+    /// Begins to take in a first copy that was carried here, if its duty says so
+    /// and that was not begun yet.
+    pub(super) fn import(&self) {
+        let Some(copy) = self.duty().import else { return };
+        let mut report = self.shared.report();
+        if report.import.as_ref().is_some_and(|import| import.wish == copy.wish) {
+            return;
+        }
+        let wish = copy.wish;
+        // Full means that it is busy: the next time, then.
+        if self.orders.try_send((Voice::Own, Order::Import(copy))).is_ok() {
+            let stage = ImportStage::Reading(Progress { done: 0, total: 0 });
+            report.import = Some(ImportReport { wish, stage });
+        }
+    }
+
+    /// Whether it takes in a first copy, and nothing else meanwhile.
+    pub(super) fn is_importing(&self) -> bool {
+        let stage = self.shared.report().import.as_ref().map(|import| import.stage.clone());
+        matches!(stage, Some(ImportStage::Reading(_)))
+    }
+
     /// How it is.
     #[must_use]
     pub fn report(&self) -> KeepingReport {
-        self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.report().clone()
     }
 
     /// The store, once it was opened.
@@ -195,6 +225,10 @@ impl Keeper {
 }
 
 impl Shared {
+    fn report(&self) -> MutexGuard<'_, KeepingReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn duty(&self) -> Keeping {
         self.duty.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -278,6 +312,7 @@ impl Worker {
                 self.tell(answer, sealed.map(|point| sealed_of(&point)));
                 self.look();
             }
+            Order::Import(copy) => self.import(&copy),
             Order::Tend => self.tend(),
         }
     }
@@ -357,6 +392,40 @@ impl Worker {
         Ok(())
     }
 
+    fn import(&mut self, copy: &OfflineCopy) {
+        let duty = self.shared.duty();
+        let shared = Arc::clone(&self.shared);
+        let mut progress = |done, total| {
+            let import = ImportReport {
+                wish: copy.wish,
+                stage: ImportStage::Reading(Progress { done, total }),
+            };
+            shared.report().import = Some(import);
+            shared.changed.send_replace(());
+            // The other one is the worker's: nobody wants it any more.
+            if Arc::strong_count(&shared) > 2 { Ok(()) } else { Err(Stopped) }
+        };
+        let taken = self.with_writer(|_| Ok(())).and_then(|()| match &mut self.writer {
+            Some(writer) => take_in(writer, &duty, Path::new(&copy.folder), &mut progress),
+            None => Err(Fault::internal("take in a first copy", &"the store is closed")),
+        });
+        let stage = match taken {
+            Ok(()) => {
+                info!(machine = %duty.name, folder = copy.folder, "the first copy is taken in");
+                ImportStage::Taken
+            }
+            Err(fault) => {
+                warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+                // What was begun is given up, and what is durable found again.
+                self.writer = None;
+                ImportStage::Failed(Trouble::of(fault.into(), None, OffsetDateTime::now_utc()))
+            }
+        };
+        self.look();
+        self.shared.report().import = Some(ImportReport { wish: copy.wish, stage });
+        self.shared.changed.send_replace(());
+    }
+
     fn tend(&mut self) {
         let retention = self.shared.duty().retention;
         let now = milliseconds(OffsetDateTime::now_utc());
@@ -381,7 +450,7 @@ impl Worker {
     }
 
     fn trouble(&self, fault: Option<Fault>) {
-        let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.shared.report();
         let before = report.trouble.take();
         let now = OffsetDateTime::now_utc();
         report.trouble = fault.map(|fault| Trouble::of(fault.into(), before.as_ref(), now));
@@ -396,7 +465,7 @@ impl Worker {
         let store = writer.store();
         let points = store.points();
         let usage = store.usage();
-        let mut report = self.shared.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.shared.report();
         report.count = points.len() as u64;
         let told = points.len().saturating_sub(POINTS_TOLD);
         report.points =

@@ -15,12 +15,15 @@ use tokio::task::spawn_blocking;
 use wire::data::{Pages, Range as WireRange, ShipperFrame};
 
 use super::sender::Sender;
+use super::suspects;
 use crate::capture::{Changes, DiskReader, Stretch, StretchKind};
 
 /// Bytes that are read and encoded together.
 const PIECE: u64 = 1 << 20;
 /// Pieces that are under way.
 const AT_ONCE: usize = 12;
+/// Batches that are compared block by block after one in which most differed.
+const AT_ONCE_AFTER: u32 = 8;
 /// Stretches that are looked at before anything of them is sent.
 const BATCH: usize = 256;
 
@@ -52,6 +55,8 @@ pub(super) enum Before {
     Something,
     /// The newest point: what is the same need not be sent.
     NewestPoint,
+    /// The newest point, of which most is likely to be the same.
+    MostlyAlike,
 }
 
 /// Encoders for threads that have none at the moment.
@@ -78,10 +83,10 @@ impl Encoders {
 
 /// A part of a stretch.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
-    offset: u64,
-    length: u64,
-    kind: StretchKind,
+pub(super) struct Piece {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) kind: StretchKind,
 }
 
 /// Sends what a walk tells of, until its end or until `go_on` says no; where it
@@ -96,6 +101,8 @@ pub(super) async fn send(
 ) -> Result<Option<u64>, Fault> {
     let mut reached = 0;
     let mut rest: Option<Stretch> = None;
+    // Batches in which nodes are not asked about, for most differed.
+    let mut at_once = 0_u32;
     loop {
         let mut pieces = Vec::new();
         let mut ended = false;
@@ -127,6 +134,13 @@ pub(super) async fn send(
                 &mut reached,
                 &mut pieces,
             );
+        }
+        if before == Before::MostlyAlike && at_once == 0 {
+            let suspects = suspects::find(disk, pieces, sender, done).await?;
+            pieces = suspects.pieces;
+            at_once = if suspects.are_most { AT_ONCE_AFTER } else { 0 };
+        } else {
+            at_once = at_once.saturating_sub(1);
         }
         send_pieces(disk, &pieces, before, sender, done).await?;
         if ended {
@@ -176,7 +190,7 @@ async fn send_pieces(
     done: &mut Done,
 ) -> Result<(), Fault> {
     let known = match before {
-        Before::NewestPoint => Known::ask(disk, pieces, sender).await?,
+        Before::NewestPoint | Before::MostlyAlike => Known::ask(disk, pieces, sender).await?,
         _ => Known::default(),
     };
     let known = Arc::new(known);
@@ -222,7 +236,7 @@ fn cleared(disk: u16, piece: Piece, before: Before) -> Vec<ShipperFrame> {
     }]
 }
 
-async fn read(reader: &DiskReader, piece: Piece) -> Result<Bytes, Fault> {
+pub(super) async fn read(reader: &DiskReader, piece: Piece) -> Result<Bytes, Fault> {
     let most = u64::from(reader.max_length()).max(PAGE);
     if piece.length <= most {
         let read = reader.read(piece.offset, piece.length as u32).await;
@@ -254,7 +268,10 @@ impl Known {
                 _ => ranges.push((first, end - first)),
             }
         }
-        let mut digests = sender.digests(disk.number, ranges.clone()).await?.into_iter();
+        if ranges.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut digests = sender.digests(disk.number, 0, ranges.clone()).await?.into_iter();
         let known = ranges
             .into_iter()
             .map(|(first, count)| (first, digests.by_ref().take(count as usize).collect()));

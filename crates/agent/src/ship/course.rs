@@ -13,6 +13,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use wire::replication::OfflineCopy;
+
 use crate::capture::{Base, CheckpointName, WholeReason};
 
 /// Version of the form on disk.
@@ -48,6 +50,38 @@ pub struct Course {
     pub resynchronising: Option<String>,
     /// The wish for a resynchronisation that was taken up last.
     pub resynchronised: Option<uuid::Uuid>,
+    /// Whether everything is compared because an operator wants it: it waits for
+    /// no hours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub urgent: bool,
+    /// The first copy that goes, or went, into a folder to be carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
+}
+
+/// A first copy in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Carried {
+    /// The wish for it.
+    pub wish: uuid::Uuid,
+    /// The folder at this host.
+    pub folder: String,
+    /// How far it is.
+    pub stage: CarriedStage,
+}
+
+/// How far a first copy in a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CarriedStage {
+    /// It is being written; what is open is open in the folder.
+    Writing,
+    /// It is whole, of this instant in milliseconds since 1970, and not yet at
+    /// the keeper.
+    Written(i64),
+    /// It is at the keeper, or of no use any more.
+    Over,
 }
 
 /// A point by its number, which another store may use as well, and its instant
@@ -98,6 +132,8 @@ impl Default for Course {
             disks: Vec::new(),
             resynchronising: None,
             resynchronised: None,
+            urgent: false,
+            carried: None,
         }
     }
 }
@@ -146,8 +182,70 @@ impl Course {
         self.sealed.is_some() && !self.open && self.disks.iter().all(DiskCourse::is_copied)
     }
 
+    /// Takes up that the first copy is carried, or goes over the network after
+    /// all.
+    pub fn carry(&mut self, copy: Option<&OfflineCopy>) {
+        let copy = copy.filter(|_| self.sealed.is_none());
+        match (copy, &mut self.carried) {
+            (Some(copy), Some(carried)) if carried.wish == copy.wish => {}
+            (Some(copy), carried) => {
+                *carried = Some(Carried {
+                    wish: copy.wish,
+                    folder: copy.folder.clone(),
+                    stage: CarriedStage::Writing,
+                });
+                // What is open is open elsewhere.
+                self.restarted();
+            }
+            (None, Some(carried)) if carried.stage != CarriedStage::Over => {
+                carried.stage = CarriedStage::Over;
+                self.restarted();
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// How far a first copy in a folder is; over if there is none.
+    #[must_use]
+    pub fn carried_stage(&self) -> CarriedStage {
+        self.carried.as_ref().map_or(CarriedStage::Over, |carried| carried.stage)
+    }
+
+    fn enter(&mut self, stage: CarriedStage) {
+        if let Some(carried) = &mut self.carried {
+            carried.stage = stage;
+        }
+    }
+
+    /// Whether the keeper's word settles a first copy that is carried.
+    fn meet_carried(&mut self, kept: Kept) -> bool {
+        match (self.carried_stage(), kept.newest) {
+            (CarriedStage::Writing, Some(newest)) => {
+                // It was finished, and the answer was lost.
+                self.enter(CarriedStage::Written(newest.instant));
+                self.restarted();
+                true
+            }
+            (CarriedStage::Written(_), None) => true,
+            (CarriedStage::Written(instant), Some(newest)) if newest.instant == instant => {
+                self.enter(CarriedStage::Over);
+                self.sealed = Some(newest);
+                self.disks.iter_mut().for_each(|disk| disk.compare = true);
+                true
+            }
+            (CarriedStage::Written(_), Some(_)) => {
+                self.enter(CarriedStage::Over);
+                false
+            }
+            (CarriedStage::Writing, None) | (CarriedStage::Over, _) => false,
+        }
+    }
+
     /// Makes up its mind about what the keeper says.
     pub fn meet(&mut self, kept: Kept) {
+        if self.meet_carried(kept) {
+            return;
+        }
         let asked = self.begun.zip(self.sealing);
         let asked = asked.map(|(point, instant)| Mark { point, instant });
         if asked.is_some() && kept.newest == asked && self.sealed != asked {
@@ -179,7 +277,7 @@ impl Course {
         if wish.is_some() && wish != self.resynchronised {
             self.resynchronised = wish;
             let kept = Kept { newest: self.sealed, open: None };
-            self.open = false;
+            (self.open, self.urgent) = (false, true);
             self.again("an operator asked for it", kept);
         }
     }
@@ -192,6 +290,12 @@ impl Course {
             (disk.copied, disk.compare) = (0, compare);
         }
         self.resynchronising = compare.then(|| why.to_owned());
+    }
+
+    /// Whether everything must be compared, and that waits.
+    #[must_use]
+    pub fn is_held(&self, may_compare: bool) -> bool {
+        self.resynchronising.is_some() && !self.urgent && !may_compare
     }
 
     /// Makes up its mind about the disks of a cut. What the attempt holds stays
@@ -253,9 +357,11 @@ impl Course {
     /// All disks are at the keeper as of the newest cut, and the attempt has
     /// become a point.
     pub fn sealed(&mut self, point: Mark, checkpoint: Option<&CheckpointName>) {
-        self.sealed = Some(point);
-        self.open = false;
-        self.soiled = false;
+        match self.carried_stage() {
+            CarriedStage::Writing => self.enter(CarriedStage::Written(point.instant)),
+            CarriedStage::Written(_) | CarriedStage::Over => self.sealed = Some(point),
+        }
+        (self.open, self.soiled, self.urgent) = (false, false, false);
         self.resynchronising = None;
         for disk in &mut self.disks {
             (disk.copied, disk.compare) = (disk.size, true);
@@ -397,6 +503,72 @@ mod tests {
         course.meet(Kept { newest: Some(at(2)), open: None });
         assert!(course.is_steady());
         assert_eq!(course.sealed, Some(at(2)));
+    }
+
+    fn offline(wish: u128) -> OfflineCopy {
+        OfflineCopy { wish: uuid::Uuid::from_u128(wish), folder: "/mnt".into() }
+    }
+
+    /// A first copy that was written whole into a folder.
+    fn written() -> Course {
+        let mut course = Course::default();
+        course.carry(Some(&offline(1)));
+        course.meet(Kept { newest: None, open: None });
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        course.began(1);
+        course.sealing = Some(at(1).instant);
+        course.sealed(at(1), Some(&name()));
+        course
+    }
+
+    #[test]
+    fn only_changes_follow_a_first_copy_that_was_carried() {
+        let mut course = written();
+        let instant = at(1).instant;
+        assert_eq!((course.sealed, course.carried_stage()), (None, CarriedStage::Written(instant)));
+        course.carry(Some(&offline(1)));
+        course.meet(Kept { newest: None, open: None });
+        assert_eq!(course.carried_stage(), CarriedStage::Written(instant), "it is on its way");
+        // The keeper gave it a number of its own.
+        let there = Mark { point: 9, instant };
+        course.meet(Kept { newest: Some(there), open: None });
+        course.take(&seen(Base::Since(name())));
+        assert!(course.is_steady() && course.sealed == Some(there));
+        assert_eq!(course.carried_stage(), CarriedStage::Over);
+        // Should the keeper lose it, the wish is not taken up again.
+        course.meet(Kept { newest: None, open: None });
+        course.carry(Some(&offline(1)));
+        assert_eq!(course.carried_stage(), CarriedStage::Over);
+    }
+
+    #[test]
+    fn what_is_open_in_a_folder_is_not_what_is_open_elsewhere() {
+        let mut course = Course::default();
+        course.carry(Some(&offline(1)));
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        course.began(1);
+        course.parted(5, &[60], Some(&name()));
+        course.meet(Kept { newest: None, open: Some(1) });
+        assert_eq!(shown(&course), "60/100 open=true (-)");
+        course.carry(None);
+        assert_eq!(shown(&course), "0/100 open=false (-)", "over the network after all");
+    }
+
+    #[test]
+    fn what_was_carried_is_compared_if_anything_about_it_is_doubtful() {
+        // Another copy than ours was taken in.
+        let mut course = written();
+        course.meet(Kept { newest: Some(at(7)), open: None });
+        assert!(shown(&course).starts_with("0/100 compared"), "{}", shown(&course));
+        // The answer to the seal was lost: more may be in it than we know.
+        let mut course = Course::default();
+        course.carry(Some(&offline(1)));
+        course.take(&seen(Base::Whole(WholeReason::First)));
+        course.began(1);
+        course.meet(Kept { newest: Some(at(1)), open: None });
+        assert_eq!(course.carried_stage(), CarriedStage::Written(at(1).instant));
+        course.meet(Kept { newest: Some(Mark { point: 3, ..at(1) }), open: None });
+        assert_eq!(shown(&course), "0/100 compared open=false (-)");
     }
 
     #[test]

@@ -94,7 +94,10 @@ mod tests {
     use super::*;
 
     /// What version 1 wrote; it must be readable for ever.
-    const GOLDEN: &str = include_str!("../../tests/golden/course-1.json");
+    const GOLDEN: [&str; 2] = [
+        include_str!("../../tests/golden/course-1.json"),
+        include_str!("../../tests/golden/course-1-carried.json"),
+    ];
 
     #[test]
     fn a_course_comes_back_and_a_broken_one_is_none() {
@@ -102,10 +105,12 @@ mod tests {
         let courses = Courses::in_folder(scratch.path().join("courses")).unwrap();
         let id = ProtectionId::new(uuid::Uuid::from_u128(9));
         assert_eq!(courses.read(id), Course::default());
-        let golden: Course = serde_json::from_str(GOLDEN).unwrap();
-        courses.keep(id, &golden).unwrap();
-        assert_eq!(courses.read(id), golden);
-        assert_eq!(serde_json::to_string_pretty(&golden).unwrap(), GOLDEN.trim());
+        for text in GOLDEN {
+            let golden: Course = serde_json::from_str(text).unwrap();
+            courses.keep(id, &golden).unwrap();
+            assert_eq!(courses.read(id), golden);
+            assert_eq!(serde_json::to_string_pretty(&golden).unwrap(), text.trim());
+        }
         assert_eq!(courses.all(), [id]);
         fs::write(courses.path(id), b"{").unwrap();
         assert_eq!(courses.read(id), Course::default());

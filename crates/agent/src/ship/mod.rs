@@ -9,7 +9,10 @@
 //! | looking for | module |
 //! | --- | --- |
 //! | what must be sent, and why | [`course`] |
+//! | what may differ from the newest point | [`suspects`] |
 //! | comparing source and replica | [`verify`] |
+//! | what the hours of a policy allow | [`hours`] |
+//! | a first copy that is carried in a folder | [`carried`] |
 //! | RPO over a day | [`recovery`] |
 //! | shipping without schedule and libvirt | [`rounds`] |
 //! | what the operator is told | [`fault`] |
@@ -25,10 +28,12 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 use wire::replication::{Shipping, ShippingReport};
 
+mod carried;
 mod copy;
 pub mod course;
 pub mod fault;
 pub mod folder;
+mod hours;
 mod off;
 pub mod recovery;
 mod round;
@@ -36,6 +41,7 @@ pub mod rounds;
 pub mod sender;
 #[cfg(test)]
 mod simulated;
+mod suspects;
 mod task;
 mod verify;
 

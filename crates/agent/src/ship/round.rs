@@ -59,6 +59,15 @@ pub(super) enum Outcome {
     },
     /// A part of a copy is durable; there is more at once.
     Parted { read: u64, sent: u64 },
+    /// Everything must be compared, which must not be done now.
+    Held,
+}
+
+/// What became of a cut.
+enum Shipped {
+    Point(Sealed),
+    Part,
+    Held,
 }
 
 /// What a round needs.
@@ -71,6 +80,10 @@ pub(super) struct Round<'a, C> {
     pub(super) wanted: Wanted,
     pub(super) host: &'a str,
     pub(super) portions: Portions,
+    /// Bytes a second that may be sent.
+    pub(super) limit: Option<u64>,
+    /// Whether everything may be compared now, if that must be.
+    pub(super) may_compare: bool,
     /// Told how far the copy is.
     pub(super) progress: &'a (dyn Fn(u64, u64) + Sync),
     /// Told what the course has become.
@@ -86,7 +99,7 @@ impl<C: Capture> Round<'_, C> {
     {
         let begun = Instant::now();
         let sent_before = self.sender.sent();
-        self.sender.limit(self.duty.policy.bytes_per_second);
+        self.sender.limit(self.limit);
         let request = CutRequest {
             since: self.course.since(),
             consistency: self.wanted,
@@ -103,14 +116,20 @@ impl<C: Capture> Round<'_, C> {
                 self.ended(discarded);
                 Err(fault)
             }
-            Ok(None) => {
+            Ok(Shipped::Held) => {
+                self.keep().await?;
+                let discarded = self.capture.discard(cut).await;
+                self.ended(discarded);
+                Ok((Outcome::Held, None))
+            }
+            Ok(Shipped::Part) => {
                 self.keep().await?;
                 let accepted = self.capture.accept(cut).await;
                 self.ended(accepted);
                 let sent = self.sender.sent() - sent_before;
                 Ok((Outcome::Parted { read: done.read, sent }, None))
             }
-            Ok(Some(point)) => {
+            Ok(Shipped::Point(point)) => {
                 self.keep().await?;
                 let figures = CycleFigures {
                     took_ms: begun.elapsed().as_millis() as u64,
@@ -156,8 +175,8 @@ impl<C: Capture> Round<'_, C> {
         })
     }
 
-    /// Ships a cut: the point that it became, or none if time was up.
-    async fn ship(&mut self, cut: &Cut, done: &mut Done) -> Result<Option<Sealed>, Fault> {
+    /// Ships a cut.
+    async fn ship(&mut self, cut: &Cut, done: &mut Done) -> Result<Shipped, Fault> {
         let seen: Vec<Seen> = cut
             .disks
             .iter()
@@ -169,6 +188,9 @@ impl<C: Capture> Round<'_, C> {
             .collect();
         self.course.take(&seen);
         (self.phase)(self.course);
+        if self.course.is_held(self.may_compare) {
+            return Ok(Shipped::Held);
+        }
         self.attempt(seen.iter().map(|disk| disk.size).collect()).await?;
         let encoders = Encoders::new(self.duty.policy.compression);
         // A disk that is always whole must be gone through in one cut.
@@ -200,7 +222,7 @@ impl<C: Capture> Round<'_, C> {
             let open = self.sender.sync().await?;
             self.is_ours(open.cycle)?;
             self.course.parted(open.changes, &reached, cut.checkpoint.as_ref());
-            return Ok(None);
+            return Ok(Shipped::Part);
         }
         let wish = self.seal_of(cut);
         // Should the answer be lost, we know our point by its instant.
@@ -209,7 +231,7 @@ impl<C: Capture> Round<'_, C> {
         let point = self.sender.seal(wish).await?;
         self.is_ours(point.point)?;
         self.course.sealed(Mark::of(&point), cut.checkpoint.as_ref());
-        Ok(Some(point))
+        Ok(Shipped::Point(point))
     }
 
     /// What the keeper answers about is the attempt that we began.
@@ -282,7 +304,7 @@ impl<C: Capture> Round<'_, C> {
         };
         let before = match (self.course.soiled, course.compare, self.course.sealed) {
             (true, _, _) => Before::Something,
-            (false, true, _) => Before::NewestPoint,
+            (false, true, _) => Before::MostlyAlike,
             (false, false, Some(_)) => Before::Something,
             (false, false, None) => Before::Nothing,
         };

@@ -57,12 +57,14 @@ impl<C: Capture> Rounds<C> {
             wanted: Wanted::Crash,
             host: "source",
             portions: Portions::default(),
+            limit: None,
+            may_compare: true,
             progress: &|_, _| {},
             phase: &|_| {},
         };
         match round.run(async |_, _, _| ()).await? {
             (Outcome::Sealed { point, figures, .. }, _) => Ok(Some((point, figures))),
-            (Outcome::Parted { .. }, _) => Ok(None),
+            (Outcome::Parted { .. } | Outcome::Held, _) => Ok(None),
         }
     }
 

@@ -117,17 +117,18 @@ impl Sender {
         }
     }
 
-    /// Digests of blocks of the newest point.
+    /// Digests of nodes of a level of the newest point; of level 0, blocks.
     ///
     /// # Errors
     /// The keeper refuses or is gone.
     pub async fn digests(
         &mut self,
         disk: u16,
+        level: u8,
         ranges: Vec<(u64, u64)>,
     ) -> Result<Vec<Digest>, Fault> {
         let wanted: u64 = ranges.iter().map(|(_, count)| *count).sum();
-        let question = Ask { disk, ranges, level: 0 };
+        let question = Ask { disk, ranges, level };
         match self.ask(ShipperMessage::Ask(question)).await? {
             KeeperMessage::Answers { digests } => {
                 let found = digests_from_text(&digests);

@@ -235,11 +235,14 @@ fn shipping() -> Shipping {
             freeze_seconds: 10,
             compression: Compression::Fast,
             bytes_per_second: None,
+            calendar: Vec::new(),
+            resynchronise_in: Vec::new(),
         },
         paused: false,
         not_before: None,
         resynchronise: None,
         verify: None,
+        offline: None,
     }
 }
 
@@ -253,6 +256,7 @@ fn keepers(folder: &Path) -> Keepers {
         generation: 1,
         retention: Retention { all_hours: 24, tiers: Vec::new(), app_extra_hours: 0 },
         compression: Compression::Fast,
+        import: None,
     }]);
     keepers
 }
@@ -322,6 +326,8 @@ async fn life(seed: u64, rounds: u32) -> (usize, u32) {
             wanted: Wanted::Crash,
             host: "east",
             portions,
+            limit: None,
+            may_compare: true,
             progress: &|_, _| {},
             phase: &|_| {},
         };

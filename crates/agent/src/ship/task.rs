@@ -9,24 +9,28 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use domain::calendar::Opening;
 use domain::fault::{Code, Fault};
 use domain::id::{HostId, MachineUuid, ProtectionId};
-use domain::units::milliseconds;
+use domain::units::{self, milliseconds};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use wire::data::Hello;
-use wire::replication::{Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble};
+use wire::replication::{
+    OfflineCopy, Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble,
+};
 
-use super::course::{Course, Kept, Mark};
+use super::carried;
+use super::course::{CarriedStage, Course, Kept, Mark};
 use super::fault::of_capture;
 use super::folder::Courses;
-use super::off;
 use super::recovery::RpoHistory;
 use super::round::{Outcome, Portions, Round};
-use super::sender::Sender;
+use super::sender::{Sender, Stream};
 use super::verify;
+use super::{hours, off};
 use crate::backoff::Backoff;
 use crate::capture::machine::{self, CaptureSettings, LibvirtCapture};
 use crate::capture::{Capture as _, CaptureError, Wanted};
@@ -101,15 +105,40 @@ impl Board {
 
     /// Tells what a course means.
     fn phase_of(&self, course: &Course, machine: &str) {
-        let phase = match (&course.resynchronising, course.sealed) {
-            (Some(reason), _) => Phase::Resynchronising { reason: reason.clone() },
-            (None, None) => Phase::Initial,
-            (None, Some(_)) => Phase::Steady,
+        let carried = course.carried.as_ref().map(|carried| (carried.stage, &carried.folder));
+        let phase = match (&course.resynchronising, carried, course.sealed) {
+            (Some(reason), ..) => {
+                Phase::Resynchronising { reason: reason.clone(), held_until: None }
+            }
+            (None, Some((CarriedStage::Writing, folder)), _) => {
+                Phase::Exporting { folder: folder.clone() }
+            }
+            (None, Some((CarriedStage::Written(instant), folder)), _) => {
+                Phase::Carried { folder: folder.clone(), instant: units::instant(instant) }
+            }
+            (None, _, None) => Phase::Initial,
+            (None, _, Some(_)) => Phase::Steady,
         };
+        self.enter(phase, machine);
+    }
+
+    /// Tells that a comparison of everything waits for its hours.
+    fn hold(&self, reason: &str, minutes: u16, machine: &str) {
+        let now = OffsetDateTime::now_utc();
+        let until = now + time::Duration::minutes(minutes.into());
+        let until = until.replace_second(0).unwrap_or(until).replace_nanosecond(0).unwrap_or(until);
+        let (reason, held_until) = (reason.to_owned(), Some(until));
+        self.enter(Phase::Resynchronising { reason, held_until }, machine);
+    }
+
+    fn enter(&self, phase: Phase, machine: &str) {
         self.change(|report| {
             if report.phase != phase {
                 match &phase {
-                    Phase::Resynchronising { reason } => {
+                    Phase::Resynchronising { reason, held_until: Some(until) } => {
+                        info!(machine, reason, %until, "waiting for the hours to resynchronise");
+                    }
+                    Phase::Resynchronising { reason, held_until: None } => {
                         info!(machine, reason, "resynchronising: only what differs goes");
                     }
                     other => info!(machine, phase = ?other, "replication"),
@@ -136,8 +165,19 @@ pub(super) struct Task {
     /// What told the machine and its disks from others when the newest point was
     /// made of them while it was off; none as soon as it was seen running.
     off: Option<String>,
-    /// What the connection was made with: host, address, generation.
-    dialled: Option<(HostId, Option<String>, u64)>,
+    /// What the connection was made to.
+    dialled: Option<Destination>,
+    /// The folder that the first copy goes into.
+    folder: Option<carried::Folder>,
+}
+
+/// Where data goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Destination {
+    /// To a host's agent.
+    Host { host: HostId, address: Option<String>, generation: u64 },
+    /// Into a folder of this host, to be carried.
+    Folder(OfflineCopy),
 }
 
 impl Task {
@@ -161,6 +201,7 @@ impl Task {
             app_due: None,
             off: None,
             dialled: None,
+            folder: None,
         }
     }
 
@@ -172,7 +213,7 @@ impl Task {
             self.wait_until(due).await;
             let duty = self.duty.borrow_and_update().clone();
             if duty.paused {
-                self.sender = None;
+                (self.sender, self.folder) = (None, None);
                 self.board.change(|report| report.phase = Phase::Paused);
                 if self.duty.changed().await.is_err() {
                     return;
@@ -192,7 +233,7 @@ impl Task {
                     due = begun + Duration::from_secs(duty.policy.every_seconds.into());
                 }
                 Err(fault) => {
-                    self.sender = None;
+                    (self.sender, self.folder) = (None, None);
                     self.trouble(Some(fault));
                     due = Instant::now() + backoff.next_pause();
                 }
@@ -232,8 +273,19 @@ impl Task {
             self.board.change(|report| report.phase = Phase::Waiting);
             return Ok(Next::WhenDue);
         }
+        self.course.carry(duty.offline.as_ref());
         self.connect(duty).await?;
+        if let CarriedStage::Written(_) = self.course.carried_stage() {
+            self.told_phase();
+            return Ok(Next::WhenDue);
+        }
         self.course.wish(duty.resynchronise);
+        let opening = hours::resynchronisation(&duty.policy, hours::local());
+        let may_compare = opening == Opening::Now;
+        if self.course.is_held(may_compare) {
+            self.hold(opening);
+            return Ok(Next::WhenDue);
+        }
         let verify_wish = duty.verify.filter(|wish| self.board.verified() != Some(*wish));
         let off = off::print(&self.around.observations.borrow(), duty.machine);
         if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
@@ -268,6 +320,8 @@ impl Task {
             wanted,
             host: &self.around.host,
             portions: Portions::default(),
+            limit: hours::limit(&duty.policy, hours::local()),
+            may_compare,
             progress: &progress,
             phase: &phase,
         };
@@ -278,6 +332,10 @@ impl Task {
             })
             .await;
         match result {
+            Ok((Outcome::Held, _)) => {
+                self.hold(opening);
+                Ok(Next::WhenDue)
+            }
             Ok((Outcome::Parted { read, sent }, _)) => {
                 self.board.change(|report| {
                     report.totals.read += read;
@@ -291,6 +349,9 @@ impl Task {
                 if wanted == Wanted::App {
                     let every = duty.policy.app_consistent_seconds.unwrap_or(u32::MAX);
                     self.app_due = Some(Instant::now() + Duration::from_secs(every.into()));
+                }
+                if let CarriedStage::Written(_) = self.course.carried_stage() {
+                    return Ok(self.written(read, figures.sent));
                 }
                 self.note_age();
                 self.newest = Some(point.instant);
@@ -330,14 +391,82 @@ impl Task {
         }
     }
 
+    /// The first copy is whole in its folder: that is let go.
+    fn written(&mut self, read: u64, sent: u64) -> Next {
+        (self.sender, self.folder, self.dialled) = (None, None, None);
+        self.board.change(|report| {
+            report.progress = None;
+            report.totals.read += read;
+            report.totals.sent += sent;
+        });
+        self.told_phase();
+        Next::AtOnce
+    }
+
+    fn hold(&self, opening: Opening) {
+        let (Some(reason), Opening::In(minutes)) = (&self.course.resynchronising, opening) else {
+            return;
+        };
+        self.board.hold(reason, minutes, &self.duty.borrow().name);
+    }
+
+    fn destination(&self, duty: &Shipping) -> Destination {
+        match (self.course.carried_stage(), &duty.offline) {
+            (CarriedStage::Writing, Some(copy)) => Destination::Folder(copy.clone()),
+            _ => Destination::Host {
+                host: duty.target,
+                address: duty.target_address.clone(),
+                generation: duty.generation,
+            },
+        }
+    }
+
     /// Makes sure that the keeper is there, and hears what it has.
     async fn connect(&mut self, duty: &Shipping) -> Result<(), Fault> {
-        let dialled = (duty.target, duty.target_address.clone(), duty.generation);
-        if self.sender.is_some() && self.dialled.as_ref() == Some(&dialled) {
-            return Ok(());
+        let destination = self.destination(duty);
+        if self.sender.is_some() && self.dialled.as_ref() == Some(&destination) {
+            // Whether what was carried has arrived, only a new welcome says.
+            match self.course.carried_stage() {
+                CarriedStage::Written(_) => {}
+                CarriedStage::Writing | CarriedStage::Over => return Ok(()),
+            }
         }
-        self.sender = None;
-        let Some(address) = &duty.target_address else {
+        (self.sender, self.folder) = (None, None);
+        let passport = self.around.passport.borrow().clone();
+        let (stream, to): (Box<dyn Stream>, String) = match &destination {
+            Destination::Folder(copy) => {
+                let (stream, folder) = carried::open(duty, copy, passport.host)?;
+                self.folder = Some(folder);
+                (stream, format!("{} of this host", copy.folder))
+            }
+            Destination::Host { address, .. } => {
+                (self.dial(duty, address.as_deref(), &passport).await?, duty.target_name.clone())
+            }
+        };
+        let hello = Hello { protection: duty.protection.uuid(), generation: duty.generation };
+        let (sender, welcome) = Sender::greet(stream, to, hello).await?;
+        debug!(machine = %duty.name, ?destination, "connected to the keeper of its points");
+        self.course.meet(Kept::of(&welcome));
+        if let Some(newest) =
+            welcome.newest.filter(|_| matches!(destination, Destination::Host { .. }))
+        {
+            if self.course.sealed == Some(Mark::of(&newest)) {
+                self.newest = Some(newest.instant);
+            }
+            self.board.change(|report| report.newest = Some(PointMark::of(&newest)));
+        }
+        self.sender = Some(sender);
+        self.dialled = Some(destination);
+        Ok(())
+    }
+
+    async fn dial(
+        &self,
+        duty: &Shipping,
+        address: Option<&str>,
+        passport: &Passport,
+    ) -> Result<Box<dyn Stream>, Fault> {
+        let Some(address) = address else {
             return Err(Fault::new(
                 Code::PeerUnreachable,
                 format!("reach the agent of host {}", duty.target_name),
@@ -345,22 +474,8 @@ impl Task {
                 "Start its agent.",
             ));
         };
-        let passport = self.around.passport.borrow().clone();
-        let stream = peer::dial(address, duty.target, &duty.target_name, &passport).await?;
-        let hello = Hello { protection: duty.protection.uuid(), generation: duty.generation };
-        let (sender, welcome) =
-            Sender::greet(Box::new(stream), duty.target_name.clone(), hello).await?;
-        info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
-        self.course.meet(Kept::of(&welcome));
-        if let Some(newest) = welcome.newest {
-            if self.course.sealed == Some(Mark::of(&newest)) {
-                self.newest = Some(newest.instant);
-            }
-            self.board.change(|report| report.newest = Some(PointMark::of(&newest)));
-        }
-        self.sender = Some(sender);
-        self.dialled = Some(dialled);
-        Ok(())
+        let stream = peer::dial(address, duty.target, &duty.target_name, passport).await?;
+        Ok(Box::new(stream))
     }
 
     fn wanted(&self, duty: &Shipping) -> Wanted {

@@ -78,7 +78,7 @@ async fn compare(
     let mut first = 0;
     while first < blocks {
         let count = BLOCKS.min(blocks - first);
-        let theirs = sender.digests(number, vec![(first, count)]).await?;
+        let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
         let ours = digests_of(disk, first, count).await?;
         for (block, (ours, theirs)) in (first..).zip(ours.iter().zip(&theirs)) {
             hasher.update(&ours.0);

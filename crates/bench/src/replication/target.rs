@@ -176,11 +176,14 @@ fn shipping(number: u64, hosts: &Hosts) -> Shipping {
             freeze_seconds: 10,
             compression: Compression::Fast,
             bytes_per_second: None,
+            calendar: Vec::new(),
+            resynchronise_in: Vec::new(),
         },
         paused: false,
         not_before: None,
         resynchronise: None,
         verify: None,
+        offline: None,
     }
 }
 
@@ -193,5 +196,6 @@ fn keeping(number: u64, hosts: &Hosts) -> Keeping {
         generation: 1,
         retention: Retention { all_hours: 24, tiers: Vec::new(), app_extra_hours: 0 },
         compression: Compression::Fast,
+        import: None,
     }
 }

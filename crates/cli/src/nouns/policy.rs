@@ -1,7 +1,9 @@
 //! `lifeboat policy`.
 
 use api::List;
-use api::policy::{ChangePolicy, Compression, CreatePolicy, Policy, PolicyTerms, RetentionTier};
+use api::policy::{
+    BandwidthRule, ChangePolicy, Compression, CreatePolicy, Policy, PolicyTerms, RetentionTier,
+};
 use clap::Subcommand;
 use domain::units::{ByteCount, Hours, Seconds};
 
@@ -76,6 +78,20 @@ pub(crate) struct Terms {
     /// At most so many bytes a second, such as 10M; 0 for no limit
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     bandwidth: Option<u64>,
+    /// Another limit in some hours, by the local time of the source's host, such as
+    /// "mon-fri 08:00-18:00=2M"; may be repeated, the first that holds counts
+    #[arg(long = "bandwidth-in", value_name = "DAYS HOURS=BYTES", value_parser = rule)]
+    calendar: Vec<BandwidthRule>,
+    /// The same limit at all hours
+    #[arg(long, conflicts_with = "calendar")]
+    no_calendar: bool,
+    /// Resynchronise only in these hours, by the local time of the source's host, such as
+    /// "daily 22:00-06:00"; may be repeated
+    #[arg(long = "resynchronise-in", value_name = "DAYS HOURS", value_parser = window)]
+    resynchronise_in: Vec<String>,
+    /// Resynchronise whenever that is needed
+    #[arg(long, conflicts_with = "resynchronise_in")]
+    resynchronise_at_once: bool,
 }
 
 impl From<Terms> for PolicyTerms {
@@ -90,6 +106,9 @@ impl From<Terms> for PolicyTerms {
             freeze_seconds: terms.freeze_limit,
             compression: terms.compression,
             bytes_per_second: terms.bandwidth,
+            calendar: (terms.no_calendar || !terms.calendar.is_empty()).then_some(terms.calendar),
+            resynchronise_in: (terms.resynchronise_at_once || !terms.resynchronise_in.is_empty())
+                .then_some(terms.resynchronise_in),
         }
     }
 }
@@ -124,6 +143,19 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| "write a number, or one with K, M or G")?;
     number.checked_mul(factor).ok_or_else(|| "that is too much".to_owned())
+}
+
+fn window(text: &str) -> Result<String, String> {
+    let window: domain::calendar::Window =
+        text.parse().map_err(|error: domain::calendar::NoWindow| error.to_string())?;
+    Ok(window.to_string())
+}
+
+fn rule(text: &str) -> Result<BandwidthRule, String> {
+    let (hours, limit) =
+        text.rsplit_once('=').ok_or("write DAYS HOURS=BYTES, such as `mon-fri 08:00-18:00=2M`")?;
+    let limit = Some(bytes(limit)?).filter(|limit| *limit > 0);
+    Ok(BandwidthRule { window: window(hours)?, bytes_per_second: limit })
 }
 
 pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
@@ -192,13 +224,27 @@ fn app_consistent(policy: &Policy) -> String {
 }
 
 fn bandwidth(policy: &Policy) -> String {
-    policy
-        .bytes_per_second
+    let rules = match policy.calendar.len() {
+        0 => String::new(),
+        rules => format!(", others in {rules} windows"),
+    };
+    limit(policy.bytes_per_second) + &rules
+}
+
+fn limit(bytes_per_second: Option<u64>) -> String {
+    bytes_per_second
         .map_or_else(|| "no limit".into(), |limit| format!("{}/s", ByteCount::new(limit)))
 }
 
 fn show(session: &Session, policy: &Policy) {
     let extra = Hours(policy.retention.app_extra_hours);
+    let mut limits = vec![limit(policy.bytes_per_second)];
+    let rules = policy.calendar.iter();
+    limits.extend(rules.map(|rule| format!("{}: {}", rule.window, limit(rule.bytes_per_second))));
+    let resynchronised = match policy.resynchronise_in.as_slice() {
+        [] => "at once".to_owned(),
+        windows => windows.join("\n"),
+    };
     let fields = [
         ("Name", policy.name.clone()),
         ("Id", policy.id.to_string()),
@@ -207,7 +253,8 @@ fn show(session: &Session, policy: &Policy) {
         ("App-consistent", format!("{}, kept {extra} longer", app_consistent(policy))),
         ("Freeze limit", Seconds(policy.freeze_seconds).to_string()),
         ("Compression", policy.compression.to_string()),
-        ("Bandwidth", bandwidth(policy)),
+        ("Bandwidth", limits.join("\n")),
+        ("Resynchronised", resynchronised),
         ("Machines", policy.protections.to_string()),
     ];
     output::item(session.json, policy, &fields);
@@ -225,6 +272,15 @@ mod tests {
         assert_eq!(tier("1h:2d"), Ok(RetentionTier { slot_hours: 1, hours: 48 }));
         assert!(tier("1h").is_err());
         assert_eq!((bytes("10M"), bytes("0"), bytes("64k")), (Ok(10 << 20), Ok(0), Ok(64 << 10)));
+        assert_eq!(
+            rule("Mon-Fri 8:00-18:00=2M"),
+            Ok(BandwidthRule {
+                window: "mon-fri 08:00-18:00".into(),
+                bytes_per_second: Some(2 << 20)
+            })
+        );
+        assert_eq!(rule("daily 22:00-06:00=0").unwrap().bytes_per_second, None);
+        assert!(rule("daily 22:00-06:00").is_err() && rule("always=2M").is_err());
         assert!(bytes("ten").is_err() && bytes("").is_err() && bytes("99999999999999G").is_err());
     }
 }

@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
     /// Begin the initial replication not before this time, such as 2026-11-21T22:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time_of)]
     at: Option<OffsetDateTime>,
+    /// Write the first copy into this folder at the machine's host, to be carried; only
+    /// changes go over the network
+    #[arg(long, value_name = "FOLDER", conflicts_with = "at")]
+    offline_copy: Option<String>,
     /// Only tell what stands in the way and what would be better otherwise
     #[arg(long)]
     check: bool,
@@ -44,6 +48,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> Result<(), F
         policy: Some(arguments.policy),
         excluded_disks: arguments.exclude_disks,
         not_before: arguments.at,
+        offline_folder: arguments.offline_copy,
     };
     if arguments.check {
         let check: ProtectCheck = session.post("/protection-checks", &wish).await?;
@@ -57,9 +62,11 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> Result<(), F
         }
     }
     let protection: Protection = session.post("/protections", &wish).await?;
-    let begins = protection
-        .not_before
-        .map_or_else(|| "begins".into(), |at| format!("begins at {}", utc(at)));
+    let begins = match (&wish.offline_folder, protection.not_before) {
+        (Some(folder), _) => format!("is written into {folder}"),
+        (None, Some(at)) => format!("begins at {}", utc(at)),
+        (None, None) => "begins".into(),
+    };
     let words = format!(
         "Machine {} is protected from {} to {}; the initial replication {begins}. Watch it with: lifeboat protected show {} --watch",
         protection.machine.name,

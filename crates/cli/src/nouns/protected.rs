@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use api::List;
-use api::protection::{ChangeProtection, Disabled, HealthLevel, Protection, Replication};
+use api::protection::{
+    ChangeProtection, Disabled, HealthLevel, ImportCopy, Protection, Replication,
+};
 use clap::Subcommand;
 use domain::units::{ByteCount, span, utc};
 use serde_json::json;
@@ -46,6 +48,18 @@ pub(crate) enum Command {
         /// The machine, as for show
         machine: String,
     },
+    /// Take in a first copy that was carried to the target's host
+    Import {
+        /// The machine, as for show
+        machine: String,
+        /// The folder at the target's host
+        folder: String,
+    },
+    /// Send a first copy that was to be carried over the network after all
+    CopyOverNetwork {
+        /// The machine, as for show
+        machine: String,
+    },
     /// Compare source and target once, and send what differs
     Resynchronise {
         /// The machine, as for show
@@ -82,6 +96,21 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::Resume { machine } => {
             let now = act(session, &machine, "resume").await?;
             output::done(session.json, &now, &format!("Machine {} goes on.", now.machine.name));
+        }
+        Command::Import { machine, folder } => {
+            let path = format!("/protections/{}/import", segment(&machine));
+            let now: Protection = session.post(&path, &ImportCopy { folder }).await?;
+            let words = format!(
+                "The first copy of machine {name} is being taken in at {target}. Watch it with: lifeboat protected show {name} --watch",
+                name = now.machine.name,
+                target = now.target.name
+            );
+            output::done(session.json, &now, &words);
+        }
+        Command::CopyOverNetwork { machine } => {
+            let now = act(session, &machine, "copy-over-network").await?;
+            let words = format!("Machine {} is copied over the network.", now.machine.name);
+            output::done(session.json, &now, &words);
         }
         Command::Resynchronise { machine } => {
             let now = act(session, &machine, "resynchronise").await?;
@@ -297,6 +326,12 @@ fn replication(protection: &Protection) -> String {
         Replication::Waiting => "waiting".into(),
         Replication::Initial => format!("initial{progress}"),
         Replication::Steady => "steady".into(),
+        Replication::Exporting { .. } => format!("first copy into a folder{progress}"),
+        Replication::Carried { .. } if progress.is_empty() => "first copy to be carried".into(),
+        Replication::Carried { .. } => format!("taking in the first copy{progress}"),
+        Replication::Resynchronising { held_until: Some(until), .. } => {
+            format!("waiting until {} to resynchronise", utc(*until))
+        }
         Replication::Resynchronising { .. } => format!("resynchronising{progress}"),
         Replication::Paused => "paused".into(),
         Replication::Broken { code, .. } => format!("broken by {code}"),

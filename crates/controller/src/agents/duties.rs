@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use domain::id::HostId;
 use domain::policy::{self, Policy};
+use domain::units::ByteCount;
 use tokio::sync::watch;
 use wire::replication::{
-    Compression, Duties, Keeping, Retention, RetentionTier, Shipping, ShippingPolicy,
+    BandwidthRule, Compression, Duties, Keeping, Retention, RetentionTier, Shipping, ShippingPolicy,
 };
 
 use crate::database::protections::Protection;
@@ -96,6 +97,7 @@ fn shipping(protection: &Protection, target: Option<&Peer>) -> Shipping {
         not_before: protection.not_before,
         resynchronise: protection.resynchronise,
         verify: protection.verify,
+        offline: protection.offline.clone(),
     }
 }
 
@@ -116,6 +118,7 @@ fn keeping(protection: &Protection) -> Keeping {
             app_extra_hours: retention.app_extra.0,
         },
         compression: compression(protection.policy.compression),
+        import: protection.import.clone(),
     }
 }
 
@@ -125,7 +128,16 @@ fn shipping_policy(policy: &Policy) -> ShippingPolicy {
         app_consistent_seconds: policy.app_consistent.map(|every| every.0),
         freeze_seconds: policy.freeze_limit.0,
         compression: compression(policy.compression),
-        bytes_per_second: policy.bandwidth.map(domain::units::ByteCount::bytes),
+        bytes_per_second: policy.bandwidth.map(ByteCount::bytes),
+        calendar: policy
+            .calendar
+            .iter()
+            .map(|rule| BandwidthRule {
+                window: rule.window.into(),
+                bytes_per_second: rule.limit.map(ByteCount::bytes),
+            })
+            .collect(),
+        resynchronise_in: policy.resynchronise_in.iter().map(|window| (*window).into()).collect(),
     }
 }
 
@@ -185,6 +197,8 @@ mod tests {
             not_before: None,
             resynchronise: None,
             verify: Some(Uuid::from_u128(6)),
+            offline: None,
+            import: None,
             created: OffsetDateTime::UNIX_EPOCH,
             disabling: None,
             shipping: None,

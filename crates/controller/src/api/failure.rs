@@ -102,6 +102,16 @@ pub(super) fn name(text: &str, doing: &str) -> Result<Name, Failure> {
     })
 }
 
+/// A host's folder that the client named; whether it is there, the host's agent
+/// finds out.
+pub(super) fn is_a_folder(text: &str, doing: &str) -> Result<(), Failure> {
+    if text.starts_with('/') && text.len() <= 1000 && !text.contains(char::is_control) {
+        return Ok(());
+    }
+    let cause = format!("`{text}` is no path of a folder that begins with a slash");
+    Err(Fault::new(Code::RequestInvalid, doing, cause, "Write all of the folder's path.").into())
+}
+
 /// JSON from the client, whose errors are ours.
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(Failure))]

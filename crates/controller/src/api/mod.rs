@@ -80,6 +80,8 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(protections::show, protections::change, protections::disable))
         .routes(routes!(protections::pause))
         .routes(routes!(protections::resume))
+        .routes(routes!(protections::import))
+        .routes(routes!(protections::copy_over_network))
         .routes(routes!(protections::resynchronise))
         .routes(routes!(protections::points))
         .routes(routes!(verifications::verify))

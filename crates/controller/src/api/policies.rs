@@ -1,14 +1,14 @@
 //! Policies.
 
 use api::List;
-use api::policy::{ChangePolicy, CreatePolicy, Policy};
+use api::policy::{BandwidthRule, ChangePolicy, CreatePolicy, Policy, PolicyTerms};
 use api::problem::Problem;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use domain::calendar::NoWindow;
 use domain::fault::{Code, Fault};
 use domain::id::PolicyId;
-use domain::policy::Flaw;
 use domain::token::Permission;
 use time::OffsetDateTime;
 
@@ -29,19 +29,34 @@ fn view(named: NamedPolicy) -> Policy {
         freeze_seconds: policy.freeze_limit.0,
         compression: policy.compression.into(),
         bytes_per_second: policy.bandwidth.map(domain::units::ByteCount::bytes),
+        calendar: policy
+            .calendar
+            .iter()
+            .map(|rule| BandwidthRule {
+                window: rule.window.to_string(),
+                bytes_per_second: rule.limit.map(domain::units::ByteCount::bytes),
+            })
+            .collect(),
+        resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
         protections: named.protections,
     }
 }
 
-fn invalid(doing: &str, flaws: &[Flaw]) -> Failure {
-    let causes: Vec<String> = flaws.iter().map(ToString::to_string).collect();
-    Fault::new(
-        Code::PolicyInvalid,
-        doing,
-        causes.join("; "),
-        "Choose other values; lifeboat policy show default shows sound ones.",
-    )
-    .into()
+/// A policy with the terms that a client gave.
+fn changed(
+    policy: &domain::policy::Policy,
+    terms: PolicyTerms,
+    doing: &str,
+) -> Result<domain::policy::Policy, Failure> {
+    let invalid = |cause: String| {
+        let advice = "Choose other values; lifeboat policy show default shows sound ones.";
+        Fault::new(Code::PolicyInvalid, doing, cause, advice)
+    };
+    let change = terms.try_into().map_err(|error: NoWindow| invalid(error.to_string()))?;
+    policy.changed(change).map_err(|flaws| {
+        let causes: Vec<String> = flaws.iter().map(ToString::to_string).collect();
+        invalid(causes.join("; ")).into()
+    })
 }
 
 /// Policies, by name.
@@ -75,9 +90,7 @@ pub(super) async fn create(
     let doing = format!("create policy {}", wish.name);
     caller.may(Permission::Operate, &doing)?;
     let name = name(&wish.name, &doing)?;
-    let policy = domain::policy::Policy::default()
-        .changed(wish.terms.into())
-        .map_err(|flaws| invalid(&doing, &flaws))?;
+    let policy = changed(&domain::policy::Policy::default(), wish.terms, &doing)?;
     let (id, now) = (PolicyId::new(new_id()), OffsetDateTime::now_utc());
     let created = async {
         controller.database.create_policy(id, &name, &policy, &caller.name, now).await?;
@@ -122,7 +135,7 @@ pub(super) async fn change(
     let of_database = |error| Failure::of_database(&doing, error);
     let name = wish.name.map(|text| name(&text, &doing)).transpose()?;
     let policy = controller.database.policy(&reference).await.map_err(of_database)?;
-    let to = policy.policy.changed(wish.terms.into()).map_err(|flaws| invalid(&doing, &flaws))?;
+    let to = changed(&policy.policy, wish.terms, &doing)?;
     let now = OffsetDateTime::now_utc();
     let changed = async {
         controller.database.change_policy(&policy, name.as_ref(), &to, &caller.name, now).await?;

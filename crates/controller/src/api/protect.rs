@@ -15,7 +15,7 @@ use domain::units::ByteCount;
 use time::OffsetDateTime;
 
 use super::access::Caller;
-use super::failure::{Body, Failure};
+use super::failure::{Body, Failure, is_a_folder};
 use super::protection_view::Hosts;
 use crate::Controller;
 use crate::database::hosts::new_id;
@@ -69,6 +69,9 @@ pub(super) async fn create(
 ) -> std::result::Result<(StatusCode, Json<Protection>), Failure> {
     let doing = format!("protect machine {}", wish.machine);
     caller.may(Permission::Operate, &doing)?;
+    if let Some(folder) = &wish.offline_folder {
+        is_a_folder(folder, &doing)?;
+    }
     let of_database = |error| Failure::of_database(&doing, error);
     let found = look(&controller, &wish).await.map_err(of_database)?;
     let Meant {
@@ -92,6 +95,7 @@ pub(super) async fn create(
         policy: &policy,
         excluded: &wish.excluded_disks,
         not_before: wish.not_before,
+        offline_folder: wish.offline_folder.as_deref(),
     };
     let created =
         controller.database.create_protection(new, &caller.name, OffsetDateTime::now_utc()).await;

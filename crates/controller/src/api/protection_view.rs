@@ -9,8 +9,8 @@ use api::protection::{
 };
 use domain::id::HostId;
 use domain::protection::{
-    Keeping, Observed, Operation, Phase, Shipping, Side, Trouble, Verified, permit, replication,
-    state,
+    Carried, Comparison, Keeping, Observed, Operation, Phase, Shipping, Side, Trouble, Verified,
+    permit, replication, state,
 };
 use domain::protection_health::{age_allowed, judge};
 use domain::units::ByteCount;
@@ -61,6 +61,10 @@ pub(crate) fn observed(stored: &Stored, hosts: &Hosts) -> Result<Observed> {
             newest: stored.newest_kept,
             used: ByteCount::new(report.used_bytes),
             free: ByteCount::new(report.free_bytes),
+            import_failed: report.import.as_ref().and_then(|import| match &import.stage {
+                told::ImportStage::Failed(why) => Some(trouble(why)),
+                told::ImportStage::Reading(_) | told::ImportStage::Taken => None,
+            }),
         }),
         verified: stored.verified.as_ref().map(verified),
     })
@@ -72,8 +76,17 @@ fn shipping(report: &told::ShippingReport) -> Shipping {
             told::Phase::Waiting => Phase::Waiting,
             told::Phase::Initial => Phase::Initial,
             told::Phase::Steady => Phase::Steady,
-            told::Phase::Resynchronising { reason } => {
-                Phase::Resynchronising { reason: reason.clone() }
+            told::Phase::Exporting { folder } => {
+                Phase::Exporting(Carried { folder: folder.clone() })
+            }
+            told::Phase::Carried { folder, .. } => {
+                Phase::Carried(Carried { folder: folder.clone() })
+            }
+            told::Phase::Resynchronising { reason, held_until } => {
+                Phase::Resynchronising(Comparison {
+                    reason: reason.clone(),
+                    held_until: *held_until,
+                })
             }
             told::Phase::Paused => Phase::Paused,
         },
@@ -175,6 +188,7 @@ pub(crate) fn view(
         }),
         progress: shipped
             .and_then(|report| report.progress)
+            .or_else(|| kept.and_then(importing))
             .map(|progress| Progress { done_bytes: progress.done, total_bytes: progress.total }),
         totals: shipped.map(|report| Totals {
             read_bytes: report.totals.read,
@@ -208,7 +222,12 @@ fn replication_view(replication: domain::protection::Replication) -> Replication
         Domain::Waiting => Replication::Waiting,
         Domain::Initial => Replication::Initial,
         Domain::Steady => Replication::Steady,
-        Domain::Resynchronising { reason } => Replication::Resynchronising { reason },
+        Domain::Exporting(carried) => Replication::Exporting { folder: carried.folder },
+        Domain::Carried(carried) => Replication::Carried { folder: carried.folder },
+        Domain::Resynchronising(comparison) => Replication::Resynchronising {
+            reason: comparison.reason,
+            held_until: comparison.held_until,
+        },
         Domain::Paused => Replication::Paused,
         Domain::Broken { trouble } => Replication::Broken {
             code: trouble.code,
@@ -216,6 +235,14 @@ fn replication_view(replication: domain::protection::Replication) -> Replication
             advice: trouble.advice,
             since: trouble.since,
         },
+    }
+}
+
+/// How far the taking in of a first copy is, while it is under way.
+fn importing(report: &told::KeepingReport) -> Option<told::Progress> {
+    match report.import.as_ref()?.stage {
+        told::ImportStage::Reading(progress) => Some(progress),
+        told::ImportStage::Taken | told::ImportStage::Failed(_) => None,
     }
 }
 

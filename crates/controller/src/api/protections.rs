@@ -2,7 +2,7 @@
 
 use api::List;
 use api::problem::Problem;
-use api::protection::{ChangeProtection, Disabled, Protection, RecoveryPoint};
+use api::protection::{ChangeProtection, Disabled, ImportCopy, Protection, RecoveryPoint};
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::fault::{Code, Fault};
@@ -12,9 +12,10 @@ use domain::token::Permission;
 use serde::Deserialize;
 use time::OffsetDateTime;
 use utoipa::IntoParams;
+use wire::replication::OfflineCopy;
 
 use super::access::Caller;
-use super::failure::{Body, Failure, Query};
+use super::failure::{Body, Failure, Query, is_a_folder};
 use super::protection_view::{self, Hosts};
 use crate::Controller;
 use crate::database::hosts::new_id;
@@ -151,6 +152,45 @@ pub(super) async fn resume(
     caller.may(Permission::Operate, &doing)?;
     let (stored, _) = permitted(&controller, &reference, Operation::Resume, &doing).await?;
     keep(&controller, &stored, Wish::Resume, &caller, &doing).await
+}
+
+/// Takes in a first copy that was carried to the target's host.
+#[utoipa::path(post, path = "/protections/{protection}/import", operation_id = "protection_import", tag = "protection",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for showing it")),
+    request_body = ImportCopy, responses(
+    (status = 200, description = "The protection as it is now", body = Protection),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn import(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(wish): Body<ImportCopy>,
+) -> Result<Json<Protection>, Failure> {
+    let doing = format!("take in the first copy of protected machine {reference}");
+    caller.may(Permission::Operate, &doing)?;
+    is_a_folder(&wish.folder, &doing)?;
+    let (stored, _) = permitted(&controller, &reference, Operation::ImportCopy, &doing).await?;
+    let copy = OfflineCopy { wish: new_id(), folder: wish.folder };
+    keep(&controller, &stored, Wish::ImportCopy(copy), &caller, &doing).await
+}
+
+/// Sends a first copy that was to be carried over the network after all.
+#[utoipa::path(post, path = "/protections/{protection}/copy-over-network", operation_id = "protection_copy_over_network", tag = "protection",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for showing it")), responses(
+    (status = 200, description = "The protection as it is now", body = Protection),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn copy_over_network(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+) -> Result<Json<Protection>, Failure> {
+    let doing = format!("copy protected machine {reference} over the network");
+    caller.may(Permission::Operate, &doing)?;
+    let (stored, _) =
+        permitted(&controller, &reference, Operation::CopyOverNetwork, &doing).await?;
+    keep(&controller, &stored, Wish::CopyOverNetwork, &caller, &doing).await
 }
 
 /// Compares source and target once, and sends what differs.

@@ -1,5 +1,6 @@
 //! Policies.
 
+use domain::calendar::BandwidthRule;
 use domain::id::PolicyId;
 use domain::name::Name;
 use domain::policy::{Compression, Policy, Retention, Tier};
@@ -51,6 +52,11 @@ struct PolicyDocument {
     freeze_seconds: u32,
     compression: StoredCompression,
     bytes_per_second: Option<u64>,
+    /// Windows and bytes a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    calendar: Vec<(String, Option<u64>)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    resynchronise_in: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,13 +74,19 @@ pub(super) fn read(format: u16, document: &str) -> Result<Policy> {
     }
     let stored: PolicyDocument =
         serde_json::from_str(document).map_err(|error| nonsense("a policy", &error))?;
-    Ok(stored.into())
+    stored.try_into()
 }
 
-impl From<PolicyDocument> for Policy {
-    fn from(stored: PolicyDocument) -> Self {
+impl TryFrom<PolicyDocument> for Policy {
+    type Error = DatabaseError;
+
+    fn try_from(stored: PolicyDocument) -> Result<Self> {
+        let window = |text: &String| text.parse().map_err(|error| nonsense("a policy", &error));
+        let rule = |(text, limit): &(String, Option<u64>)| {
+            Ok(BandwidthRule { window: window(text)?, limit: limit.map(ByteCount::new) })
+        };
         let tier = |(slot, age)| Tier { slot: Hours(slot), age: Hours(age) };
-        Self {
+        Ok(Self {
             every: Seconds(stored.every_seconds),
             retention: Retention {
                 all: Hours(stored.all_hours),
@@ -89,7 +101,9 @@ impl From<PolicyDocument> for Policy {
                 StoredCompression::Strong => Compression::Strong,
             },
             bandwidth: stored.bytes_per_second.map(ByteCount::new),
-        }
+            calendar: stored.calendar.iter().map(rule).collect::<Result<_>>()?,
+            resynchronise_in: stored.resynchronise_in.iter().map(window).collect::<Result<_>>()?,
+        })
     }
 }
 
@@ -108,6 +122,12 @@ impl From<&Policy> for PolicyDocument {
                 Compression::Strong => StoredCompression::Strong,
             },
             bytes_per_second: policy.bandwidth.map(ByteCount::bytes),
+            calendar: policy
+                .calendar
+                .iter()
+                .map(|rule| (rule.window.to_string(), rule.limit.map(ByteCount::bytes)))
+                .collect(),
+            resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
         }
     }
 }

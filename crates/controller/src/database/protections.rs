@@ -6,8 +6,9 @@ use domain::protection::Intent;
 use sqlx::{FromRow, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
-use wire::replication::{KeepingReport, ShippingReport, VerifyReport};
+use wire::replication::{KeepingReport, OfflineCopy, ShippingReport, VerifyReport};
 
+use super::hosts::new_id;
 use super::lookup::{LookupError, Noun};
 use super::{
     Database, DatabaseError, Result, audit, microseconds, nonsense, optional_time, policies,
@@ -45,6 +46,11 @@ pub struct Protection {
     pub resynchronise: Option<Uuid>,
     /// The verification that was asked for and is not finished.
     pub verify: Option<Uuid>,
+    /// The first copy is carried in a folder at the source.
+    pub offline: Option<OfflineCopy>,
+    /// The first copy that is to be taken in from a folder at the target, until
+    /// that is done.
+    pub import: Option<OfflineCopy>,
     /// When it was made.
     pub created: OffsetDateTime,
     /// Since when it is to end.
@@ -78,6 +84,8 @@ pub struct NewProtection<'a> {
     pub excluded: &'a [String],
     /// The initial replication waits for this.
     pub not_before: Option<OffsetDateTime>,
+    /// The first copy is carried in this folder at the source.
+    pub offline_folder: Option<&'a str>,
 }
 
 /// A change of what an operator wants of a protection.
@@ -87,6 +95,10 @@ pub enum Wish {
     Pause,
     /// Go on.
     Resume,
+    /// Take in the first copy that is in a folder at the target.
+    ImportCopy(OfflineCopy),
+    /// Send the first copy over the network after all.
+    CopyOverNetwork,
     /// Compare once and send what differs.
     Resynchronise(Uuid),
     /// Follow another policy.
@@ -112,6 +124,10 @@ struct ProtectionRow {
     not_before_us: Option<i64>,
     resynchronise: Option<String>,
     verify: Option<String>,
+    offline_wish: Option<String>,
+    offline_folder: Option<String>,
+    import_wish: Option<String>,
+    import_folder: Option<String>,
     created_us: i64,
     disabling_us: Option<i64>,
     shipping_format: Option<u16>,
@@ -130,6 +146,12 @@ impl TryFrom<ProtectionRow> for Protection {
 
     fn try_from(row: ProtectionRow) -> Result<Self> {
         let uuid = |text: Option<String>| text.as_deref().map(uuid_of).transpose();
+        let copy = |wish, folder: Option<String>| {
+            let wish = uuid(wish)?;
+            Ok::<_, DatabaseError>(
+                wish.zip(folder).map(|(wish, folder)| OfflineCopy { wish, folder }),
+            )
+        };
         let excluded = serde_json::from_str(&row.excluded_disks)
             .map_err(|error| nonsense("the excluded disks of a protection", &error))?;
         let shipping = reports::read(row.shipping_format, row.shipping, "a shipping report")?;
@@ -149,6 +171,8 @@ impl TryFrom<ProtectionRow> for Protection {
             not_before: optional_time(row.not_before_us)?,
             resynchronise: uuid(row.resynchronise)?,
             verify: uuid(row.verify)?,
+            offline: copy(row.offline_wish, row.offline_folder)?,
+            import: copy(row.import_wish, row.import_folder)?,
             created: time_of(row.created_us)?,
             disabling: optional_time(row.disabling_us)?,
             shipping: shipping.zip(optional_time(row.shipping_us)?),
@@ -171,6 +195,8 @@ impl Protection {
             resynchronise_asked: self.resynchronise.is_some(),
             verify_asked: self.verify.is_some(),
             disabling: self.disabling,
+            offline: self.offline.is_some(),
+            import_asked: self.import.is_some(),
         }
     }
 
@@ -186,7 +212,8 @@ const SELECT: &str = "
     SELECT p.id, p.machine_uuid, p.machine_name, p.source_host_id, p.target_host_id,
            p.policy_id, po.name AS policy_name, po.format AS policy_format,
            po.document AS policy_document, p.excluded_disks, p.generation, p.paused,
-           p.not_before_us, p.resynchronise, p.verify, p.created_us, p.disabling_us,
+           p.not_before_us, p.resynchronise, p.verify, p.offline_wish, p.offline_folder,
+           p.import_wish, p.import_folder, p.created_us, p.disabling_us,
            s.format AS shipping_format, s.document AS shipping, s.received_us AS shipping_us,
            k.format AS keeping_format, k.document AS keeping, k.received_us AS keeping_us,
            (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id) AS newest_kept_us,
@@ -253,8 +280,8 @@ impl Database {
         sqlx::query(
             "INSERT INTO protections (id, machine_uuid, machine_name, source_host_id,
                  target_host_id, policy_id, excluded_disks, generation, paused, not_before_us,
-                 created_us, source_ended, target_ended)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, $9, $10, FALSE, FALSE)",
+                 created_us, source_ended, target_ended, offline_wish, offline_folder)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, $9, $10, FALSE, FALSE, $11, $12)",
         )
         .bind(new.id.to_string())
         .bind(new.machine.to_string())
@@ -266,11 +293,16 @@ impl Database {
         .bind(generation)
         .bind(new.not_before.map(microseconds))
         .bind(microseconds(now))
+        .bind(new.offline_folder.map(|_| new_id().to_string()))
+        .bind(new.offline_folder)
         .execute(&mut *transaction)
         .await
         .map_err(super::name_taken)?;
         let mut detail =
             format!("from {} to {}, policy {}", new.source.name, new.target.name, new.policy.name);
+        if let Some(folder) = new.offline_folder {
+            detail.push_str(&format!(", first copy into {folder}"));
+        }
         if !new.excluded.is_empty() {
             detail.push_str(&format!(", without {}", new.excluded.join(", ")));
         }
@@ -306,6 +338,25 @@ impl Database {
             Wish::Resume => (
                 sqlx::query("UPDATE protections SET paused = FALSE WHERE id = $1").bind(id),
                 "protection resume",
+                String::new(),
+            ),
+            Wish::ImportCopy(copy) => (
+                sqlx::query(
+                    "UPDATE protections SET import_wish = $2, import_folder = $3 WHERE id = $1",
+                )
+                .bind(id)
+                .bind(copy.wish.to_string())
+                .bind(copy.folder.clone()),
+                "protection import",
+                copy.folder.clone(),
+            ),
+            Wish::CopyOverNetwork => (
+                sqlx::query(
+                    "UPDATE protections SET offline_wish = NULL, offline_folder = NULL
+                     WHERE id = $1",
+                )
+                .bind(id),
+                "protection copy over network",
                 String::new(),
             ),
             Wish::Resynchronise(wish) => (

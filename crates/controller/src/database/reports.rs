@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::replication::{
-    Duties, KeepingReport, POINTS_TOLD, PointMark, Replication, ShippingReport,
+    Duties, ImportReport, ImportStage, KeepingReport, POINTS_TOLD, PointMark, Replication,
+    ShippingReport,
 };
 
 use super::{
@@ -60,6 +61,8 @@ struct Expected {
     target_host_id: String,
     resynchronise: Option<String>,
     verify: Option<String>,
+    import_wish: Option<String>,
+    offline_wish: Option<String>,
     disabling_us: Option<i64>,
     source_ended: bool,
     target_ended: bool,
@@ -85,7 +88,7 @@ impl Database {
         let mut transaction = self.begin().await?;
         let expected: Vec<Expected> = sqlx::query_as(
             "SELECT p.id, p.machine_name, p.source_host_id, p.target_host_id, p.resynchronise,
-                    p.verify, p.disabling_us, p.source_ended, p.target_ended,
+                    p.verify, p.import_wish, p.offline_wish, p.disabling_us, p.source_ended, p.target_ended,
                     (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id)
                         AS newest_us,
                     CASE WHEN COALESCE(s.received_us, 0) > COALESCE(k.received_us, 0)
@@ -121,7 +124,7 @@ impl Database {
                 duties_changed |= apply_shipping(&mut transaction, &row, report, now).await?;
             }
             if let Some(report) = kept {
-                apply_keeping(&mut transaction, id, report, now).await?;
+                duties_changed |= apply_keeping(&mut transaction, id, &row, report, now).await?;
             }
             measure(&mut transaction, id, before, &row, now).await?;
         }
@@ -285,6 +288,16 @@ async fn apply_shipping(
             .execute(&mut *connection)
             .await?;
     }
+    // There is a point: how the first copy travels has been settled.
+    let settled = row.offline_wish.is_some() && report.newest.is_some();
+    if settled {
+        sqlx::query(
+            "UPDATE protections SET offline_wish = NULL, offline_folder = NULL WHERE id = $1",
+        )
+        .bind(&row.id)
+        .execute(&mut *connection)
+        .await?;
+    }
     sqlx::query(
         "INSERT INTO shipping_reports (protection_id, format, document, received_us)
          VALUES ($1, $2, $3, $4)
@@ -297,15 +310,28 @@ async fn apply_shipping(
     .bind(microseconds(now))
     .execute(connection)
     .await?;
-    Ok(resynchronised || verified)
+    Ok(resynchronised || verified || settled)
 }
 
+/// Keeps a target's report; tells whether it answers a wish.
 async fn apply_keeping(
     connection: &mut SqliteConnection,
     id: ProtectionId,
+    row: &Expected,
     mut report: KeepingReport,
     now: OffsetDateTime,
-) -> Result<()> {
+) -> Result<bool> {
+    let is_over = |import: &&ImportReport| !matches!(import.stage, ImportStage::Reading(_));
+    let over = report.import.as_ref().filter(is_over).map(|import| import.wish.to_string());
+    let imported = over.is_some() && over == row.import_wish;
+    if imported {
+        sqlx::query(
+            "UPDATE protections SET import_wish = NULL, import_folder = NULL WHERE id = $1",
+        )
+        .bind(&row.id)
+        .execute(&mut *connection)
+        .await?;
+    }
     // The newest come last; more than agents tell is not kept.
     let mut points = std::mem::take(&mut report.points);
     points.drain(..points.len().saturating_sub(POINTS_TOLD));
@@ -322,7 +348,7 @@ async fn apply_keeping(
     .bind(microseconds(now))
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(imported)
 }
 
 /// Makes a protection's points exactly these; writes only what changed.
@@ -448,6 +474,7 @@ mod tests {
     use super::super::tests::database;
     use super::*;
     use domain::id::MachineUuid;
+    use wire::replication::OfflineCopy;
     use wire::replication::{Phase, Totals};
 
     const EAST: Uuid = Uuid::from_u128(1);
@@ -470,6 +497,7 @@ mod tests {
             policy: &reference(policy.id.uuid(), "default"),
             excluded: &[],
             not_before: None,
+            offline_folder: Some("/mnt/usb"),
         };
         database.create_protection(new, "admin", now).await.unwrap();
         database.protection("web").await.unwrap()
@@ -525,8 +553,33 @@ mod tests {
             used_bytes: 1,
             free_bytes: 2,
             trouble: None,
+            import: None,
         };
         Replication { shipping: vec![], keeping: vec![report] }
+    }
+
+    #[tokio::test]
+    async fn a_first_copy_is_carried_until_there_is_a_point_and_taken_in_once() {
+        let (_folder, database) = stage().await;
+        let web = database.protection("web").await.unwrap();
+        assert_eq!(web.offline.as_ref().map(|copy| copy.folder.as_str()), Some("/mnt/usb"));
+        let copy = OfflineCopy { wish: Uuid::from_u128(77), folder: "/mnt/disk".into() };
+        let wish = protections::Wish::ImportCopy(copy.clone());
+        database.wish(&web, wish, "admin", at(1)).await.unwrap();
+        let tell = async |stage| {
+            let mut report = kept(vec![]);
+            report.keeping[0].import = Some(ImportReport { wish: copy.wish, stage });
+            database.apply_replication(HostId::new(WEST), report, None, at(2)).await.unwrap()
+        };
+        assert!(
+            !tell(ImportStage::Reading(wire::replication::Progress { done: 1, total: 2 })).await
+        );
+        assert_eq!(database.protection("web").await.unwrap().import, Some(copy.clone()));
+        assert!(tell(ImportStage::Taken).await, "the agent need not be told again");
+        assert_eq!(database.protection("web").await.unwrap().import, None);
+        let told = shipped(point(1, 10));
+        assert!(database.apply_replication(HostId::new(EAST), told, None, at(12)).await.unwrap());
+        assert_eq!(database.protection("web").await.unwrap().offline, None);
     }
 
     #[tokio::test]

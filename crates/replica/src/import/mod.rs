@@ -8,6 +8,9 @@
 //! Raw images are read directly, other formats through `qemu-nbd`. An image
 //! that stands on another file is refused: whoever made it could have named
 //! any file of this host.
+//!
+//! [`import_point`] takes a point of another store instead: that of a first copy
+//! that was carried here.
 
 mod disk;
 mod fault;
@@ -17,11 +20,12 @@ mod probe;
 mod qemu;
 mod raw;
 mod run;
+mod stored;
 mod wish;
 
 pub use fault::ImportError;
 pub use in_place::adopt_in_place;
-pub use run::import;
+pub use run::{import, import_point};
 pub use wish::{DiskSource, Wish};
 
 #[cfg(test)]
@@ -62,6 +66,25 @@ mod tests {
 
     fn wish(path: &PathBuf) -> Wish {
         Wish::of_images(std::slice::from_ref(path), None, None).unwrap()
+    }
+
+    #[test]
+    fn a_point_of_another_store_is_taken_over_with_its_instant() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, model) = image(&folder);
+        let mut first = writer();
+        import(&mut first, &wish(&path), &mut |_, _| Ok(())).unwrap();
+        let point = first.store().newest().unwrap();
+        let mut second = writer();
+        let stopped = import_point(&mut second, &first.store(), &point, &mut |done, _| {
+            if done > 1 << 20 { Err(Stopped) } else { Ok(()) }
+        });
+        assert!(matches!(stopped, Err(ImportError::Stopped)));
+        assert!(second.store().newest().is_none());
+        let taken = import_point(&mut second, &first.store(), &point, &mut |_, _| Ok(())).unwrap();
+        assert_eq!((taken.instant, &taken.disks), (point.instant, &point.disks));
+        assert!(taken.origin.starts_with("carried: images"), "{}", taken.origin);
+        assert_eq!(contents(&second), model);
     }
 
     fn contents(writer: &Writer) -> Vec<u8> {

@@ -7,7 +7,11 @@ use super::{
     wish::{DiskSource, Wish},
 };
 use crate::{
-    format::manifest::Point, geometry::DiskNumber, offline_copy::Progress, writer::Writer,
+    format::manifest::Point,
+    geometry::DiskNumber,
+    offline_copy::Progress,
+    store::Store,
+    writer::{SealFacts, Writer},
 };
 
 /// What a format may add to a disk's end.
@@ -37,6 +41,45 @@ pub fn import(
     }
     copied?;
     Ok(writer.seal(wish.facts.clone())?)
+}
+
+/// Makes a point of one in another store, which stays the same instant; durable
+/// on return. Blocks, and tells `progress`, as [`import`] does. Each record that
+/// is read is verified.
+///
+/// # Errors
+/// See [`ImportError`]; there is no new point then.
+pub fn import_point(
+    writer: &mut Writer,
+    store: &Store,
+    point: &Point,
+    progress: &mut Progress<'_>,
+) -> Result<Point, ImportError> {
+    let total = point.disks.iter().sum();
+    writer.begin(&point.disks)?;
+    let mut copy_all = || {
+        let mut before = 0;
+        for (number, size) in (0..).zip(point.disks.iter()) {
+            let disk = DiskNumber(number);
+            let mut view = store.view(point.cycle, disk)?;
+            let mut copy = Disk::begin(writer, disk, *size)?;
+            copy.fill(&mut view, &mut |done| progress(before + done, total))?;
+            before += *size;
+        }
+        Ok(())
+    };
+    let copied: Result<(), ImportError> = copy_all();
+    if copied.is_err() {
+        writer.give_up()?;
+    }
+    copied?;
+    let facts = SealFacts {
+        instant: point.instant,
+        consistency: point.consistency,
+        origin: format!("carried: {}", point.origin).chars().take(1000).collect(),
+        configuration: point.configuration.to_vec(),
+    };
+    Ok(writer.seal(facts)?)
 }
 
 type Opened = (Box<dyn Image>, u64);

@@ -22,7 +22,8 @@ use crate::capture::{Changes, DiskReader, Stretch, StretchKind};
 const PIECE: u64 = 1 << 20;
 /// Pieces that are under way.
 const AT_ONCE: usize = 12;
-/// Batches that are compared block by block after one in which most differed.
+/// Batches that are compared block by block after one in which many nodes
+/// differed.
 const AT_ONCE_AFTER: u32 = 8;
 /// Stretches that are looked at before anything of them is sent.
 const BATCH: usize = 256;
@@ -101,7 +102,7 @@ pub(super) async fn send(
 ) -> Result<Option<u64>, Fault> {
     let mut reached = 0;
     let mut rest: Option<Stretch> = None;
-    // Batches in which nodes are not asked about, for most differed.
+    // Batches in which nodes are not asked about, for many differed.
     let mut at_once = 0_u32;
     loop {
         let mut pieces = Vec::new();
@@ -138,7 +139,7 @@ pub(super) async fn send(
         if before == Before::MostlyAlike && at_once == 0 {
             let suspects = suspects::find(disk, pieces, sender, done).await?;
             pieces = suspects.pieces;
-            at_once = if suspects.are_most { AT_ONCE_AFTER } else { 0 };
+            at_once = if suspects.are_many { AT_ONCE_AFTER } else { 0 };
         } else {
             at_once = at_once.saturating_sub(1);
         }

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use domain::fault::Fault;
-use futures::StreamExt as _;
-use futures::stream;
+use futures::future::try_join_all;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use replica::digest::{FAN, Question, fold};
 use replica::format::Digest;
 use replica::geometry::BLOCK;
@@ -15,12 +15,17 @@ use tokio::task::spawn_blocking;
 
 use super::copy::{Disk, Done, Piece, leaf, read};
 use super::sender::Sender;
-use crate::capture::StretchKind;
+use crate::capture::{DiskReader, StretchKind};
 
 /// Bytes of a node.
 const NODE: u64 = FAN * BLOCK;
+/// Bytes that are read and hashed together.
+const PIECE: u64 = 1 << 20;
 /// Nodes that are read at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;
+/// One node in so many may differ before asking for blocks at once is better:
+/// what differs is read twice.
+const FEW: usize = 8;
 /// Nodes that are asked about at once.
 const QUESTION: usize = 4096;
 
@@ -28,8 +33,8 @@ const QUESTION: usize = 4096;
 pub(super) struct Suspects {
     /// What may differ.
     pub(super) pieces: Vec<Piece>,
-    /// Whether so much may differ that asking for nodes hardly helped.
-    pub(super) are_most: bool,
+    /// Whether so much may differ that asking for blocks at once is better.
+    pub(super) are_many: bool,
 }
 
 /// Leaves out what stands in nodes that are the same at the keeper. The pieces
@@ -46,27 +51,33 @@ pub(super) async fn find(
         let ranges = runs(some.iter().map(|node| node.number));
         let theirs = sender.digests(disk.number, 1, ranges).await?;
         let mut work = stream::iter(some.iter().copied().zip(theirs))
-            .map(async |(node, theirs)| {
-                let ours = match node.has_data {
-                    true => digest_of(disk, node.number).await?,
-                    false => Digest::default(),
-                };
-                Ok::<_, Fault>((node, ours == theirs))
+            .map(|(node, theirs)| {
+                let (reader, size) = (disk.reader.clone(), disk.size);
+                // Tasks of their own: hashing goes on while others are read.
+                let work = tokio::spawn(async move {
+                    let ours = match node.has_data {
+                        true => digest_of(&reader, node.number, size).await?,
+                        false => Digest::default(),
+                    };
+                    Ok::<_, Fault>((node, ours == theirs))
+                });
+                work.map(|done| done.map_err(|error| Fault::internal("compare a disk", &error))?)
             })
             .buffered(AT_ONCE);
         while let Some(compared) = work.next().await {
             let (node, is_same) = compared?;
             if node.has_data {
-                done.read += range_of(node.number, disk.size).count() as u64;
+                let range = range_of(node.number, disk.size);
+                done.read += range.end - range.start;
             }
             if is_same {
                 same.insert(node.number);
             }
         }
     }
-    let are_most = same.len() * 2 < nodes.len();
+    let are_many = (nodes.len() - same.len()) * FEW > nodes.len();
     let pieces = pieces.into_iter().flat_map(|piece| without(piece, &same)).collect();
-    Ok(Suspects { pieces, are_most })
+    Ok(Suspects { pieces, are_many })
 }
 
 /// A node all of whose bytes are to be compared.
@@ -117,17 +128,23 @@ fn runs(numbers: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
 }
 
 /// The digest of a node as it stands on the source's disk.
-async fn digest_of(disk: &Disk<'_>, number: u64) -> Result<Digest, Fault> {
-    let range = range_of(number, disk.size);
-    let (offset, length) = (range.start, range.end - range.start);
-    let bytes = read(disk.reader, Piece { offset, length, kind: StretchKind::Data }).await?;
-    let digest = spawn_blocking(move || {
-        let blocks = bytes.chunks(BLOCK as usize);
-        let leaves = (number * FAN..).zip(blocks.map(|block| leaf(block, 0)));
-        let nodes = fold(&Question { level: 1, first: number, count: 1 }, leaves);
-        nodes.first().copied().unwrap_or_default()
+async fn digest_of(reader: &DiskReader, number: u64, size: u64) -> Result<Digest, Fault> {
+    let range = range_of(number, size);
+    let pieces = range.clone().step_by(PIECE as usize).map(|offset| Piece {
+        offset,
+        length: PIECE.min(range.end - offset),
+        kind: StretchKind::Data,
     });
-    digest.await.map_err(|error| Fault::internal("hash a disk", &error))
+    let leaves = try_join_all(pieces.map(async |piece| {
+        let bytes = read(reader, piece).await?;
+        let leaves = spawn_blocking(move || -> Vec<Digest> {
+            bytes.chunks(BLOCK as usize).map(|block| leaf(block, 0)).collect()
+        });
+        leaves.await.map_err(|error| Fault::internal("hash a disk", &error))
+    }));
+    let leaves = (number * FAN..).zip(leaves.await?.into_iter().flatten());
+    let nodes = fold(&Question { level: 1, first: number, count: 1 }, leaves);
+    Ok(nodes.first().copied().unwrap_or_default())
 }
 
 /// What of a piece does not stand in these nodes.

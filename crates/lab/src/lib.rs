@@ -51,6 +51,7 @@ mod run;
 mod site;
 mod size;
 mod status;
+mod volume;
 mod wan;
 
 pub use crate::absent::{absent, skipped};
@@ -66,6 +67,7 @@ pub use crate::site::Site;
 pub use crate::site::SiteName::{self, East, West};
 pub use crate::size::Size;
 pub use crate::status::{Standing, standing};
+pub use crate::volume::Volume;
 pub use crate::wan::Wan;
 pub use ::guest::parameters::Address;
 pub use ::guest::report::{DiskReport, Fault, Filesystem, Report};

@@ -22,19 +22,14 @@ async fn the_inventory_is_what_is_there() -> Result<()> {
     }
     let lab = Lab::start(story).await?;
     let mut controller = Controller::start(&lab).await?;
-    for site in ["east", "west"] {
-        controller.say(&["site", "create", site]).await?;
-    }
+    controller.create_sites().await?;
     controller.say(&["cloud", "create", "gold", "--site", "east"]).await?;
 
     // One machine is there before its agent, one comes after.
     let web = guest("web").disk(64.mib()).disk_as(32.mib(), Format::Raw).workload(20);
     let web = lab.east().boot(web).await?;
-    let mut east = Agent::of(lab.east())?;
-    let token = controller.enrolment_token(&["--site", "east", "--cloud", "gold"]).await?;
-    east.enrol(&token).await?;
-    let mut west = Agent::of(lab.west())?;
-    west.enrol(&controller.enrolment_token(&["--site", "west"]).await?).await?;
+    let mut east = Agent::enrolled(lab.east(), &controller, &["--cloud", "gold"]).await?;
+    let mut west = Agent::enrolled(lab.west(), &controller, &[]).await?;
     let db = lab.west().boot(guest("db").disk(64.mib()).workload(20)).await?;
 
     everything_is_seen(&lab, &controller).await?;

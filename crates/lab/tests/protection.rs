@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::product::{Agent, Controller};
+use api::protection::HealthLevel;
+use lab::product::{Controller, Deployment};
 use lab::{East, Format, Lab, Size as _, guest, wait_for};
 use serde_json::Value;
 
@@ -17,14 +18,7 @@ async fn machines_are_protected() -> Result<()> {
         return Ok(());
     }
     let lab = Lab::start(STORY).await?;
-    let mut controller = Controller::start(&lab).await?;
-    for site in ["east", "west"] {
-        controller.say(&["site", "create", site]).await?;
-    }
-    let mut east = Agent::of(lab.east())?;
-    east.enrol(&controller.enrolment_token(&["--site", "east"]).await?).await?;
-    let mut west = Agent::of(lab.west())?;
-    west.enrol(&controller.enrolment_token(&["--site", "west"]).await?).await?;
+    let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
     let (web, db, old) = tokio::try_join!(
         lab.east().boot(guest("web").disk(64.mib()).disk(32.mib()).workload(30)),
         lab.west().boot(guest("db").disk(64.mib()).workload(30)),
@@ -43,7 +37,7 @@ async fn machines_are_protected() -> Result<()> {
     controller.refuses(&["protect", "web", "--to", "west", "--policy", "none"]).await?;
     controller.refuses(&["policy", "create", "hasty", "--every", "1s"]).await?;
     controller.say(&["protect", "web", "--to", "west", "--check"]).await?;
-    ensure!(story.list(&["protected", "list"]).await?.is_empty(), "a check protects nothing");
+    ensure!(controller.protections().await?.is_empty(), "a check protects nothing");
 
     controller
         .say(&["policy", "create", "fast", "--every", "5s", "--app-consistent", "1m"])
@@ -60,8 +54,8 @@ async fn machines_are_protected() -> Result<()> {
     for machine in ["web", "db", "old"] {
         story.is_well(machine).await?;
     }
-    let points = story.list(&["point", "list", "web"]).await?;
-    ensure!(points.iter().any(|point| point["app_consistent"] == true), "{points:?}");
+    let points = controller.points("web").await?;
+    ensure!(points.iter().any(|point| point.app_consistent), "{points:?}");
     for machine in ["web", "db"] {
         let report: Value = controller.ask(&["verify", machine]).await?;
         println!("verified {machine}: {report}");
@@ -81,9 +75,9 @@ async fn machines_are_protected() -> Result<()> {
 
     // A cut in the WAN is shown with its reason, and its end too.
     lab.wan().cut(East).await?;
-    story.health_is("web", &["warning", "critical"]).await?;
+    story.health_is("web", &[HealthLevel::Warning, HealthLevel::Critical]).await?;
     lab.wan().restore(East).await?;
-    story.health_is("web", &["normal"]).await?;
+    story.health_is("web", &[HealthLevel::Normal]).await?;
 
     // Paused, resumed, resynchronised.
     controller.say(&["protected", "pause", "web"]).await?;
@@ -102,7 +96,7 @@ async fn machines_are_protected() -> Result<()> {
         controller.say(&["protected", "disable", machine, "--yes"]).await?;
     }
     wait_for("the end of protection", SOON, async || {
-        Ok(story.list(&["protected", "list"]).await?.is_empty().then_some(()))
+        Ok(controller.protections().await?.is_empty().then_some(()))
     })
     .await?;
     for (site, machine) in [(lab.east(), "web"), (lab.west(), "db"), (lab.east(), "old")] {
@@ -127,25 +121,20 @@ struct Story<'a, 'lab> {
 }
 
 impl Story<'_, '_> {
-    async fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
-        let list: Value = self.controller.ask(arguments).await?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
-    }
-
-    async fn newest(&self, machine: &str) -> Result<u64> {
-        let points = self.list(&["point", "list", machine]).await?;
-        Ok(points.iter().filter_map(|point| point["point"].as_u64()).max().unwrap_or(0))
+    async fn newest(&self, machine: &str) -> Result<u32> {
+        let points = self.controller.points(machine).await?;
+        Ok(points.iter().map(|point| point.point).max().unwrap_or(0))
     }
 
     async fn has_points(&self, machine: &str, count: usize) -> Result<()> {
         wait_for(&format!("{count} points of {machine}"), SOON, async || {
-            let points = self.list(&["point", "list", machine]).await?;
+            let points = self.controller.points(machine).await?;
             Ok((points.len() >= count).then_some(()))
         })
         .await
     }
 
-    async fn has_point_after(&self, machine: &str, point: u64) -> Result<()> {
+    async fn has_point_after(&self, machine: &str, point: u32) -> Result<()> {
         wait_for(&format!("a point of {machine} after {point}"), SOON, async || {
             Ok((self.newest(machine).await? > point).then_some(()))
         })
@@ -153,22 +142,22 @@ impl Story<'_, '_> {
     }
 
     async fn is_well(&self, machine: &str) -> Result<()> {
-        self.health_is(machine, &["normal"]).await?;
-        let shown: Value = self.controller.ask(&["protected", "show", machine]).await?;
-        println!("{machine}: {shown}");
+        self.health_is(machine, &[HealthLevel::Normal]).await?;
+        println!("{machine}: {:?}", self.controller.protection(machine).await?);
         Ok(())
     }
 
-    async fn health_is(&self, machine: &str, healths: &[&str]) -> Result<()> {
-        let mut last = Value::Null;
-        let is = wait_for(&format!("{machine} to be {healths:?}"), SOON, async || {
-            last = self.controller.ask(&["protected", "show", machine]).await?;
-            let health = last["health"]["level"].as_str();
-            Ok(health.is_some_and(|health| healths.contains(&health)).then_some(()))
+    async fn health_is(&self, machine: &str, levels: &[HealthLevel]) -> Result<()> {
+        let mut last = None;
+        let is = wait_for(&format!("{machine} to be {levels:?}"), SOON, async || {
+            let health = self.controller.protection(machine).await?.health;
+            let is = levels.contains(&health.level);
+            last = Some(health);
+            Ok(is.then_some(()))
         })
         .await;
         if is.is_err() {
-            println!("{last:#}");
+            println!("{last:#?}");
         }
         is
     }

@@ -162,10 +162,7 @@ async fn play(keep: bool) -> Result<()> {
         .await?;
     let mut agents = Vec::new();
     for site in [lab.east(), lab.west()] {
-        let token = controller.enrolment_token(&["--site", site.name()]).await?;
-        let mut agent = Agent::of(site)?;
-        agent.enrol(&token).await?;
-        agents.push(agent);
+        agents.push(Agent::enrolled(site, &controller, &[]).await?);
     }
     for host in ["east", "west"] {
         see(&controller, host, ReachabilityState::Connected).await?;
@@ -270,8 +267,7 @@ async fn everything_is_there(controller: &Controller<'_>) -> Result<()> {
 /// Waits until a machine has so many points; how many it has.
 async fn points(controller: &Controller<'_>, machine: &str, count: usize) -> Result<usize> {
     wait_for(&format!("{count} points of {machine}"), COPIED, async || {
-        let list: serde_json::Value = controller.ask(&["point", "list", machine]).await?;
-        let found = list["items"].as_array().map_or(0, Vec::len);
+        let found = controller.points(machine).await?.len();
         Ok((found >= count).then_some(found))
     })
     .await

@@ -6,8 +6,9 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::product::clock::Clock;
 use crate::product::program::Program;
-use crate::product::{Answer, binary};
+use crate::product::{Answer, Controller, binary};
 use crate::site::Site;
 
 /// The controller's address for agents, as all places know it.
@@ -22,6 +23,8 @@ pub struct Agent {
     state_folder: String,
     binary: PathBuf,
     program: Program,
+    /// Its own, from its next start on; else the machine's.
+    clock: Option<Clock>,
 }
 
 fn program(name: &str) -> Program {
@@ -40,7 +43,21 @@ impl Agent {
             name: site.name().to_owned(),
             state_folder: STATE_FOLDER.to_owned(),
             binary: binary()?,
+            clock: None,
         })
+    }
+
+    /// An agent of a site, enrolled there with `more` of the token's options, and
+    /// started.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn enrolled(site: &Site, controller: &Controller<'_>, more: &[&str]) -> Result<Self> {
+        let options = [&["--site", site.name()], more].concat();
+        let token = controller.enrolment_token(&options).await?;
+        let mut agent = Self::of(site)?;
+        agent.enrol(&token).await?;
+        Ok(agent)
     }
 
     /// The same site's agent under another name and with another state folder.
@@ -52,6 +69,7 @@ impl Agent {
             name: name.to_owned(),
             state_folder: format!("/var/lib/lifeboat/{name}"),
             binary: self.binary.clone(),
+            clock: None,
         }
     }
 
@@ -112,15 +130,33 @@ impl Agent {
     /// When it ends at once.
     pub async fn start_as(&mut self, before: &[&str], more: &[&str]) -> Result<()> {
         let binary = self.binary.to_string_lossy().into_owned();
-        let words: Vec<&str> = before
+        let clock = self.clock.as_ref().map(Clock::words).unwrap_or_default();
+        let words: Vec<&str> = clock
             .iter()
-            .copied()
+            .map(String::as_str)
+            .chain(before.iter().copied())
             .chain([binary.as_str(), "agent", "run", "--state-folder", &self.state_folder])
             .chain(more.iter().copied())
             .collect();
         let mut command = self.site.command(words[0]);
         command.args(&words[1..]);
         self.program.start(&self.site, &mut command).await
+    }
+
+    /// Sets its clock, and no other, by so many seconds ahead of the machine's, or
+    /// behind it. The first time, it is started anew to have a clock of its own.
+    ///
+    /// # Errors
+    /// When the package faketime is not installed, or it does not start.
+    pub async fn set_clock(&mut self, ahead_seconds: i64) -> Result<()> {
+        if let Some(clock) = &self.clock {
+            return clock.set(ahead_seconds);
+        }
+        self.stop().await?;
+        let clock = Clock::at(self.site.folder().join(format!("{}.clock", self.name)))?;
+        clock.set(ahead_seconds)?;
+        self.clock = Some(clock);
+        self.start().await
     }
 
     /// Ends it with SIGKILL.

@@ -9,6 +9,7 @@ use api::host::Host;
 use api::machine::Machine;
 use api::network::Network;
 use api::problem::Problem;
+use api::protection::{Protection, RecoveryPoint};
 use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
@@ -17,6 +18,7 @@ use crate::place::Place;
 use crate::product::binary;
 use crate::product::program::Program;
 use crate::run::wait_for;
+use crate::site::SiteName;
 
 /// How long the controller may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -200,6 +202,42 @@ impl<'lab> Controller<'lab> {
     /// When the controller does not answer.
     pub async fn networks(&self) -> Result<Vec<Network>> {
         Ok(self.ask::<List<Network>>(&["network", "list"]).await?.items)
+    }
+
+    /// A protected machine.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub async fn protection(&self, machine: &str) -> Result<Protection> {
+        self.ask(&["protected", "show", machine]).await
+    }
+
+    /// All protected machines.
+    ///
+    /// # Errors
+    /// When the controller does not answer.
+    pub async fn protections(&self) -> Result<Vec<Protection>> {
+        Ok(self.ask::<List<Protection>>(&["protected", "list"]).await?.items)
+    }
+
+    /// Recovery points of a machine that the controller knows of, as it lists
+    /// them.
+    ///
+    /// # Errors
+    /// When the machine is not protected.
+    pub async fn points(&self, machine: &str) -> Result<Vec<RecoveryPoint>> {
+        Ok(self.ask::<List<RecoveryPoint>>(&["point", "list", machine]).await?.items)
+    }
+
+    /// Makes the sites east and west known.
+    ///
+    /// # Errors
+    /// When they are known already.
+    pub async fn create_sites(&self) -> Result<()> {
+        for site in [SiteName::East, SiteName::West] {
+            self.say(&["site", "create", &site.to_string()]).await?;
+        }
+        Ok(())
     }
 
     /// A token that lets one agent become a host of a site.

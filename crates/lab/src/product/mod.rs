@@ -11,11 +11,16 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 mod agent;
+mod clock;
 mod controller;
+mod deployment;
+mod points;
 mod program;
 
 pub use agent::Agent;
 pub use controller::{Answer, Controller};
+pub use deployment::Deployment;
+pub use points::{Points, STORE};
 
 /// The product's binary: `LIFEBOAT_BIN`, or `lifeboat` beside this program.
 ///

@@ -5,13 +5,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::product::{Agent, Controller};
+use lab::product::{Agent, Controller, Deployment, Points};
 use lab::{East, Guest, Lab, Size as _, guest, run, wait_for};
 use serde_json::json;
-
-mod points;
-
-use points::Points;
 
 const SOON: Duration = Duration::from_secs(60);
 const STORY: &str = "points arrive at the other site";
@@ -22,14 +18,7 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
         return Ok(());
     }
     let lab = Lab::start(STORY).await?;
-    let mut controller = Controller::start(&lab).await?;
-    for site in ["east", "west"] {
-        controller.say(&["site", "create", site]).await?;
-    }
-    let mut east = Agent::of(lab.east())?;
-    east.enrol(&controller.enrolment_token(&["--site", "east"]).await?).await?;
-    let mut west = Agent::of(lab.west())?;
-    west.enrol(&controller.enrolment_token(&["--site", "west"]).await?).await?;
+    let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
 

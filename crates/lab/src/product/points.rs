@@ -8,30 +8,33 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use guest::sequence::{compare, scan};
-use lab::Site;
-use lab::product::binary;
 use serde_json::Value;
 
+use crate::product::binary;
+use crate::site::Site;
+
+/// Where an agent keeps recovery points unless it is told otherwise.
+pub const STORE: &str = "/var/lib/lifeboat/store";
+
 /// The store of a site's agent.
+#[derive(Debug)]
 pub struct Points {
-    store: PathBuf,
+    site: Site,
     scratch: PathBuf,
 }
 
 impl Points {
+    /// Of the store at a site.
+    #[must_use]
     pub fn at(site: &Site) -> Self {
-        Self {
-            store: site.outside("/var/lib/lifeboat/store"),
-            scratch: site.folder().join("opened"),
-        }
+        Self { site: site.clone(), scratch: site.folder().join("opened") }
     }
 
+    /// At the site, where a file system of its own may lie over the folder.
     fn lifeboat(&self, arguments: &[&str]) -> Result<Vec<u8>> {
-        let output = Command::new(binary()?)
-            .args(["--json", "store", "--store"])
-            .arg(&self.store)
-            .args(arguments)
-            .output()?;
+        let mut command = self.site.command(binary()?).into_std();
+        let output =
+            command.args(["--json", "store", "--store", STORE]).args(arguments).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "lifeboat store {arguments:?}: {error}");
         Ok(output.stdout)
@@ -39,8 +42,11 @@ impl Points {
 
     /// Numbers of a machine's points, the oldest first; none while there is no
     /// store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
     pub fn of(&self, machine: &str) -> Result<Vec<u64>> {
-        if !self.store.is_dir() {
+        if !self.site.outside(STORE).is_dir() {
             return Ok(Vec::new());
         }
         let list: Value = serde_json::from_slice(&self.lifeboat(&["list"])?)?;
@@ -55,8 +61,11 @@ impl Points {
     }
 
     /// Opens a point's disks: their file systems are whole after a journal
-    /// replay, and the records on all of them together have no hole. The last
-    /// record.
+    /// replay, and the records on the first `disks` of them together have no
+    /// hole. The last record.
+    ///
+    /// # Errors
+    /// When the point is no such state.
     pub fn is_a_state(&self, machine: &str, point: u64, disks: u16) -> Result<u64> {
         let folder = self.scratch.join(point.to_string());
         fs::create_dir_all(&self.scratch)?;

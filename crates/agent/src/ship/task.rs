@@ -302,6 +302,11 @@ impl Task {
             self.capture = Some((freeze_limit, opened.map_err(of_capture)?));
         }
         let wanted = self.wanted(duty);
+        let limit = match &self.folder {
+            // The limit is the network's.
+            Some(_) => None,
+            None => hours::limit(&duty.policy, hours::local()),
+        };
         let (Some((_, capture)), Some(sender)) = (&mut self.capture, &mut self.sender) else {
             return Err(Fault::internal("ship", &"nothing was opened"));
         };
@@ -320,7 +325,7 @@ impl Task {
             wanted,
             host: &self.around.host,
             portions: Portions::default(),
-            limit: hours::limit(&duty.policy, hours::local()),
+            limit,
             may_compare,
             progress: &progress,
             phase: &phase,

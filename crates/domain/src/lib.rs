@@ -15,6 +15,7 @@
 //! | whether a machine can be protected, and if not why | [`protectability`] |
 //! | policies: how machines are protected | [`policy`] |
 //! | checks before a machine is protected | [`protect_check`] |
+//! | failover: states, what is allowed in them, epochs and fences | [`failover`] |
 //! | protections: their state, replication, and what may be done to them | [`protection`] |
 //! | whether a protection is healthy, and if not why | [`protection_health`] |
 //! | virtual networks and subnets | [`network`] |
@@ -23,6 +24,7 @@
 //! | tokens: roles, enrolment, expiry | [`token`] |
 //! | errors that an operator meets | [`fault`] |
 
+pub mod failover;
 pub mod fault;
 pub mod host;
 pub mod id;

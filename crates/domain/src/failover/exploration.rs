@@ -23,6 +23,7 @@ use crate::failover::operation::{Operation, permit};
 use crate::failover::route::Route;
 use crate::failover::standing::{Change, Event, Kind, Phase, Return, Side, Standing, State, apply};
 use crate::protection::Replication;
+use crate::site::SiteKind;
 
 /// So many commands are under way at once.
 const WIRE_MAX: usize = 2;
@@ -170,6 +171,8 @@ enum By {
 
 struct Model {
     defect: Defect,
+    /// What stands away.
+    away: SiteKind,
 }
 
 /// What happens in a step.
@@ -341,11 +344,11 @@ impl Model {
                 continue;
             }
             if operation == Operation::Cancel {
-                if permit(operation, standing, &Replication::Steady, Route::SITES).is_ok() {
-                    happens(world, &Event::TakingBack, steps);
+                if permit(operation, standing, &Replication::Steady, self.route(world)).is_ok() {
+                    self.happens(world, &Event::TakingBack, steps);
                 }
             } else {
-                happens(world, &Event::Asked(operation), steps);
+                self.happens(world, &Event::Asked(operation), steps);
             }
         }
     }
@@ -363,7 +366,7 @@ impl Model {
             }
         }
         match standing.state {
-            State::Enabling => happens(world, &Event::ReplicationBegun, steps),
+            State::Enabling => self.happens(world, &Event::ReplicationBegun, steps),
             State::InitialReplication | State::ReverseReplicating => {
                 self.first_point(world, steps);
             }
@@ -371,16 +374,16 @@ impl Model {
             State::FailingOver { kind, phase, .. } => self.fail_over(world, kind, phase, steps),
             State::Returning { phase: Return::Fencing, .. } => {
                 for fenced in self.fences(world, target) {
-                    happens(world, &Event::TargetFenced(fenced), steps);
+                    self.happens(world, &Event::TargetFenced(fenced), steps);
                 }
             }
             State::Returning { phase: Return::Starting, .. } => {
                 if world.heard(source) && world.site(source).runs {
-                    happens(world, &Event::SourceRuns, steps);
+                    self.happens(world, &Event::SourceRuns, steps);
                 }
             }
             State::CommitPending { change: Change::Point, .. } => {
-                happens(world, &Event::PointChanged, steps);
+                self.happens(world, &Event::PointChanged, steps);
             }
             State::CommitPending { change: Change::Commit, .. } => {
                 self.commit(world, target, steps);
@@ -404,31 +407,33 @@ impl Model {
         let early = self.defect == Defect::SyncBeforeFence;
         match (kind, phase) {
             (Kind::Planned, Phase::BeforeFence) => {
-                happens(world, &Event::Synchronised, steps);
+                self.happens(world, &Event::Synchronised, steps);
                 if world.heard(source) && world.site(source).runs {
                     let mut next = world.clone();
                     next.site_mut(source).runs = false;
                     steps.push((By::Us, Name::Effect("the source is shut down"), next));
                 } else if !early || world.site(target).fresh {
-                    happens(world, &Event::EpochRaised, steps);
+                    self.happens(world, &Event::EpochRaised, steps);
                 }
                 replicate(world, steps);
             }
-            (Kind::Unplanned, Phase::BeforeFence) => happens(world, &Event::EpochRaised, steps),
+            (Kind::Unplanned, Phase::BeforeFence) => {
+                self.happens(world, &Event::EpochRaised, steps)
+            }
             (_, Phase::Fencing) => {
                 for fenced in self.fences(world, source) {
-                    happens(world, &Event::SourceFenced(fenced), steps);
+                    self.happens(world, &Event::SourceFenced(fenced), steps);
                 }
             }
             (_, Phase::LastSync) => {
                 replicate(world, steps);
                 if early || world.site(target).fresh {
-                    happens(world, &Event::SidesAgree, steps);
+                    self.happens(world, &Event::SidesAgree, steps);
                 }
             }
             (_, Phase::Starting) => {
                 if world.heard(target) && world.site(target).runs {
-                    happens(world, &Event::TargetRuns, steps);
+                    self.happens(world, &Event::TargetRuns, steps);
                 }
             }
         }
@@ -448,13 +453,27 @@ impl Model {
         fences
     }
 
+    fn route(&self, world: &World) -> Route {
+        let there = Route { source: SiteKind::Managed, target: self.away };
+        if world.standing.source == Side::Home { there } else { there.reversed() }
+    }
+
+    /// An event happens, if it can.
+    fn happens(&self, world: &World, event: &Event, steps: &mut Steps) {
+        let route = self.route(world);
+        if let Ok(standing) = apply(&world.standing, event, &Replication::Steady, route) {
+            let next = World { standing, ..world.clone() };
+            steps.push((By::Us, Name::Happens(event.clone()), next));
+        }
+    }
+
     fn first_point(&self, world: &World, steps: &mut Steps) {
         let target = world.standing.target();
         if !world.both_heard() || !world.site(world.standing.source).whole {
             return;
         }
         if world.site(target).points {
-            happens(world, &Event::FirstPoint, steps);
+            self.happens(world, &Event::FirstPoint, steps);
             return;
         }
         let mut next = world.clone();
@@ -481,7 +500,7 @@ impl Model {
             steps.push((By::Us, Name::Effect("the disks are hydrated"), next));
         }
         if site.whole && !site.points {
-            happens(world, &Event::CommitDone, steps);
+            self.happens(world, &Event::CommitDone, steps);
         }
     }
 }
@@ -503,12 +522,6 @@ fn send(world: &World, side: Side, command: Command, steps: &mut Steps) {
         next.site_mut(side).wire.push(command);
         steps.push((By::Us, Name::Sent(side, command), next));
     }
-}
-
-fn happens(world: &World, event: &Event, steps: &mut Steps) {
-    let applied = apply(&world.standing, event, &Replication::Steady, Route::SITES);
-    let Ok(standing) = applied else { return };
-    steps.push((By::Us, Name::Happens(event.clone()), World { standing, ..world.clone() }));
 }
 
 /// What must hold in every state.
@@ -580,8 +593,8 @@ struct Explored {
 ///
 /// # Errors
 /// What does not hold, and the shortest way there.
-fn explore(defect: Defect) -> Result<Explored, (&'static str, Vec<String>)> {
-    let model = Model { defect };
+fn explore(defect: Defect, away: SiteKind) -> Result<Explored, (&'static str, Vec<String>)> {
+    let model = Model { defect, away };
     let begin = World::begin();
     let mut numbers = HashMap::from([(begin.clone(), 0_u32)]);
     let mut worlds = vec![begin];
@@ -656,24 +669,26 @@ impl Explored {
     }
 }
 
-#[test]
-fn no_faults_and_operations_run_a_machine_twice_spoil_it_or_leave_no_way_out() {
-    let explored = match explore(Defect::None) {
+fn nothing_goes_wrong(away: SiteKind) {
+    let explored = match explore(Defect::None, away) {
         Ok(explored) => explored,
-        Err((what, trace)) => panic!(
-            "{what}:
-{}",
-            trace.join(
-                "
-"
-            )
-        ),
+        Err((what, trace)) => panic!("{what}:\n{}", trace.join("\n")),
     };
     println!("{} states, {} steps", explored.worlds.len(), explored.steps.len());
     assert!(explored.worlds.len() > 10_000, "the model does not move");
     if let Some(stuck) = explored.without_way_out() {
         panic!("no way out, {stuck}");
     }
+}
+
+#[test]
+fn no_faults_and_operations_run_a_machine_twice_spoil_it_or_leave_no_way_out() {
+    nothing_goes_wrong(SiteKind::Managed);
+}
+
+#[test]
+fn nor_do_they_with_a_cloud_provider() {
+    nothing_goes_wrong(SiteKind::CloudProvider);
 }
 
 #[test]
@@ -690,8 +705,9 @@ fn the_exploration_finds_each_defect() {
         (Defect::ReverseTooEarly, "an undo is offered, and the source has no disks"),
     ];
     for (defect, expected) in table {
-        let (what, trace) =
-            explore(defect).err().unwrap_or_else(|| panic!("{defect:?}: not found"));
+        let (what, trace) = explore(defect, SiteKind::Managed)
+            .err()
+            .unwrap_or_else(|| panic!("{defect:?}: not found"));
         println!(
             "{defect:?}: {what}:
   {}",
@@ -715,6 +731,10 @@ fn the_exploration_finds_each_defect() {
 
 #[test]
 fn the_exploration_finds_a_state_without_a_way_out() {
-    let explored = explore(Defect::NoWayOutOfReturn).map_err(|(what, _)| what).ok().unwrap();
-    assert!(explored.without_way_out().is_some_and(|stuck| stuck.contains("Returning")));
+    let explored = explore(Defect::NoWayOutOfReturn, SiteKind::Managed)
+        .map_err(|(what, _)| what)
+        .ok()
+        .unwrap();
+    let stuck = explored.without_way_out().expect("no state is stuck");
+    assert!(stuck.starts_with("Home lost"), "{stuck}");
 }

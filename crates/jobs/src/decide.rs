@@ -233,10 +233,8 @@ pub(crate) fn permit<R: Runbook>(
 /// The steps whose effects may be left, the latest first.
 pub(crate) fn left<R: Runbook>(history: &History, table: &Table<R>) -> Vec<String> {
     let steps = history.steps.iter().zip(&table.rows);
-    let left = steps.filter(|(record, row)| {
-        matches!(row.undo, Undoing::By { .. })
-            && matches!(record.stage, Stage::Begun | Stage::Done | Stage::LeftOut)
-    });
+    let left =
+        steps.filter(|(record, row)| matches!(row.undo, Undoing::By { .. }) && record.has_effect());
     let mut left: Vec<_> = left.map(|(record, _)| record.name.clone()).collect();
     left.reverse();
     left

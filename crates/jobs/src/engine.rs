@@ -15,7 +15,7 @@ use crate::decide::Verb;
 use crate::fault::{Fault, Refusal, code};
 use crate::history::{History, Standing, Undo};
 use crate::journal::Journal;
-use crate::log::{Entry, Event, JobId, Order, Word};
+use crate::log::{End, Entry, Event, JobId, Order, Word};
 use crate::runbook::{Key, Runbook, Table};
 use crate::task::{Command, Task, append, note};
 
@@ -62,7 +62,8 @@ pub struct View {
     /// How far the step at hand is.
     pub progress: Option<Progress>,
     /// Why the engine does not go on with it. An operator mends that, and has
-    /// the job retry.
+    /// the job retry; or abandons it. A job of an unknown runbook is taken up by
+    /// the next engine that knows it.
     pub stalled: Option<Fault>,
 }
 
@@ -381,12 +382,35 @@ impl Engine {
     /// # Errors
     /// When there is no such job, or it may not be said now.
     pub async fn say(&self, job: JobId, verb: Verb, word: Word) -> Result<(), Refused> {
+        if verb == Verb::Abandon
+            && let Some(history) = self.stranded(job)
+        {
+            return self.abandon(&history, word).await;
+        }
         if let Some(answer) = self.send(job, |reply| Command::Say { verb, word, reply }).await? {
             return answer;
         }
         self.ended_now(job).await?;
         let advice = "Order it again if it is still wanted.";
         Err(Refused::Forbidden(Refusal::new("the job has ended", advice)))
+    }
+
+    /// An unfinished job that no task drives, since its log or its runbook is no good.
+    fn stranded(&self, job: JobId) -> Option<Arc<History>> {
+        let live = self.live();
+        let stranded = live.get(&job).filter(|live| live.mailbox.is_none())?;
+        let history = Arc::clone(&stranded.view.borrow().history);
+        Some(history)
+    }
+
+    /// Ends a job that no task drives, so that it lets go of its keys. If the end
+    /// of its log is unreadable, the journal refuses: the number is taken.
+    async fn abandon(&self, history: &History, word: Word) -> Result<(), Refused> {
+        let end = End::Abandoned { word, left: history.touched() };
+        let entry = Entry::new(history.next, self.inner.clock.now(), Event::Ended { end });
+        append(&*self.inner.journal, history.id, &entry).await.map_err(Refused::Failed)?;
+        self.live().remove(&history.id);
+        Ok(())
     }
 
     /// A job without a task, which has ended unless this engine was stopped.

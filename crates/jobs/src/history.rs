@@ -451,6 +451,12 @@ impl History {
         self.standing = Standing::Unwinding { cause, undo: Undo::Ready { below } };
     }
 
+    /// The steps of whose effects there may be something, the latest first.
+    pub(crate) fn touched(&self) -> Vec<String> {
+        let touched = self.steps.iter().rev().filter(|step| step.has_effect());
+        touched.map(|step| step.name.clone()).collect()
+    }
+
     /// Whether anything went less well than it should.
     #[must_use]
     pub fn has_warnings(&self) -> bool {
@@ -470,6 +476,10 @@ impl StepHistory {
             fault: None,
             warnings: Vec::new(),
         }
+    }
+
+    pub(crate) const fn has_effect(&self) -> bool {
+        matches!(self.stage, Stage::Begun | Stage::Done | Stage::LeftOut)
     }
 
     fn is(&self, name: &str) -> Result<(), String> {

@@ -245,30 +245,48 @@ impl<R: Runbook> Task<R> {
     }
 
     /// Waits until an operator has a stalled job go on, from what the journal
-    /// holds: an entry that failed may be there all the same. False when the
-    /// engine is gone.
+    /// holds: an entry that failed may be there all the same. False when the job
+    /// was abandoned, or the engine is gone.
     async fn revived(&mut self, stalled: &Fault) -> bool {
         while let Some(command) = self.mailbox.recv().await {
-            let (Command::Note { reply, .. } | Command::Say { reply, .. }) = match command {
+            match command {
                 Command::Say { verb: Verb::Retry, reply, .. } => {
-                    match reload(&*self.journal, self.history.id).await {
-                        Ok(history) => {
-                            self.history = history;
-                            self.publish();
-                            reply.send(Ok(())).ok();
-                            return true;
-                        }
-                        Err(fault) => {
-                            reply.send(Err(Refused::Stalled(fault))).ok();
-                            continue;
-                        }
+                    let reloaded = self.reload().await;
+                    let revived = reloaded.is_ok();
+                    reply.send(reloaded.map_err(Refused::Stalled)).ok();
+                    if revived {
+                        return true;
                     }
                 }
-                other => other,
-            };
-            reply.send(Err(Refused::Stalled(stalled.clone()))).ok();
+                Command::Say { verb: Verb::Abandon, word, reply } => {
+                    let abandoned = self.abandon(word).await;
+                    let ended = abandoned.is_ok();
+                    reply.send(abandoned.map_err(Refused::Stalled)).ok();
+                    if ended {
+                        return false;
+                    }
+                }
+                Command::Note { reply, .. } | Command::Say { reply, .. } => {
+                    reply.send(Err(Refused::Stalled(stalled.clone()))).ok();
+                }
+            }
         }
         false
+    }
+
+    async fn reload(&mut self) -> Result<(), Fault> {
+        self.history = reload(&*self.journal, self.history.id).await?;
+        self.publish();
+        Ok(())
+    }
+
+    async fn abandon(&mut self, word: Word) -> Result<(), Fault> {
+        self.reload().await?;
+        if matches!(self.history.standing, Standing::Ended(_)) {
+            return Ok(());
+        }
+        let left = decide::left(&self.history, &self.table);
+        self.record(Event::Ended { end: End::Abandoned { word, left } }).await
     }
 
     /// Writes an entry down; durable on return.

@@ -340,6 +340,14 @@ async fn a_job_of_an_unknown_runbook_is_kept_with_its_keys() {
     assert_eq!(view.stalled.unwrap().code, "job-runbook-unknown");
     assert!(matches!(other.say(job(1), Verb::Resume, word("")).await, Err(Refused::Stalled(_))));
     assert_eq!(other.unfinished().len(), 1);
+    // A program that never returns must not hold a key for ever.
+    other.say(job(1), Verb::Abandon, word("the runbook is gone")).await.unwrap();
+    let view = other.view(job(1)).await.unwrap();
+    let Standing::Ended(End::Abandoned { left, .. }) = &view.history.standing else {
+        panic!("{:?}", view.history.standing)
+    };
+    assert_eq!(left, &["await-word", "send-letter", "fit-socket"]);
+    assert!(other.unfinished().is_empty());
 }
 
 /// Between them, the logs have every kind of entry.

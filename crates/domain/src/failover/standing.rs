@@ -439,3 +439,81 @@ fn happen(standing: &Standing, event: &Event) -> Option<Standing> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn play(events: &[Event]) -> Standing {
+        events.iter().fold(Standing::enabling(), |standing, event| {
+            match apply(&standing, event, &Replication::Steady, Route::SITES) {
+                Ok(standing) => standing,
+                Err(refusal) => panic!("{event:?} while {}: {}", refusal.state, refusal.reason),
+            }
+        })
+    }
+
+    fn there(epoch: u64) -> Vec<Event> {
+        vec![
+            Event::FirstPoint,
+            Event::Asked(Operation::PlannedFailover),
+            Event::EpochRaised,
+            Event::SourceFenced(Fenced::Acknowledged(Epoch::new(epoch))),
+            Event::SidesAgree,
+            Event::TargetRuns,
+        ]
+    }
+
+    fn stands(standing: &Standing) -> String {
+        let Standing { source, epoch, state, .. } = standing;
+        format!("{} from {source:?}, runs at {:?}, epoch {epoch}", state.name(), standing.active())
+    }
+
+    #[test]
+    fn the_circle_comes_round_with_the_direction_turned_twice() {
+        let settle = [
+            Event::Asked(Operation::Commit),
+            Event::CommitDone,
+            Event::Asked(Operation::ReverseReplicate),
+        ];
+        let mut events = there(2);
+        events.extend(settle.clone());
+        assert_eq!(
+            stands(&play(&events)),
+            "in the first replication of the reverse direction from Away, runs at Away, epoch 2"
+        );
+        events.extend(there(3));
+        events.extend(settle);
+        events.push(Event::FirstPoint);
+        assert_eq!(stands(&play(&events)), "protected from Home, runs at Home, epoch 3");
+    }
+
+    #[test]
+    fn an_undo_raises_the_epoch_and_proves_that_the_target_is_fenced() {
+        let mut events = there(2);
+        events.push(Event::Asked(Operation::Undo));
+        let returning = play(&events);
+        assert_eq!(stands(&returning), "returning to its source from Home, runs at Home, epoch 3");
+        let told = Side::BOTH.map(|side| returning.told(side).map(|known| known.ours));
+        assert_eq!(told, [None, Some(false)]);
+        let stale = Event::TargetFenced(Fenced::Acknowledged(Epoch::new(2)));
+        apply(&returning, &stale, &Replication::Steady, Route::SITES).unwrap_err();
+        events.push(Event::TargetFenced(Fenced::Acknowledged(Epoch::new(3))));
+        events.push(Event::SourceRuns);
+        assert_eq!(stands(&play(&events)), "protected from Home, runs at Home, epoch 3");
+    }
+
+    #[test]
+    fn a_test_changes_neither_state_nor_epoch() {
+        let test = [
+            Event::FirstPoint,
+            Event::Asked(Operation::TestFailover),
+            Event::Asked(Operation::UnplannedFailover),
+            Event::Asked(Operation::CompleteTest),
+            Event::TestGone,
+        ];
+        let standing = play(&test);
+        assert_eq!(stands(&standing), "failing over from Home, runs at Home, epoch 1");
+        assert!(standing.tests.is_none());
+    }
+}

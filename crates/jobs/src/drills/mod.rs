@@ -31,7 +31,7 @@ pub use play::{OnAsking, OnWaiting, Operator, Passed, Played, play};
 pub use script::{Kind, Moment, Place, Trouble};
 
 use crate::log::End;
-use crate::runbook::{Runbook, Undoing};
+use crate::runbook::Runbook;
 
 /// So many awaits of one attempt are interrupted.
 const POLLS_MAX: u32 = 40;
@@ -289,16 +289,4 @@ fn moments<S>(played: &Played<S>, place: Place) -> Vec<Moment> {
     let polls = played.polls.get(&place).copied().unwrap_or_default().min(POLLS_MAX);
     let inside = (1..polls).map(Moment::Inside);
     [Moment::Before].into_iter().chain(inside).chain([Moment::After]).collect()
-}
-
-/// The steps of a runbook that are never undone, with the reasons: what a review
-/// of a runbook reads first.
-#[must_use]
-pub fn never_undone<R: Runbook>(runbook: &R) -> Vec<(&'static str, &'static str)> {
-    let rows = runbook.table().rows;
-    let never = rows.iter().filter_map(|row| match row.undo {
-        Undoing::Never { reason } => Some((row.name, reason)),
-        Undoing::By { .. } => None,
-    });
-    never.collect()
 }

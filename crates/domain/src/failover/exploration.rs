@@ -57,6 +57,9 @@ enum Defect {
 /// A command under way: an epoch, and whether it is the hearer's.
 type Command = (Epoch, bool);
 
+/// In no order: what was sent first may be heard last.
+type Wire = [Option<Command>; WIRE_MAX];
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Site {
     power: bool,
@@ -66,7 +69,7 @@ struct Site {
     whole: bool,
     points: bool,
     fresh: bool,
-    wire: Vec<Command>,
+    wire: Wire,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,7 +91,7 @@ impl World {
             whole: ours,
             points: false,
             fresh: ours,
-            wire: Vec::new(),
+            wire: [None; WIRE_MAX],
         };
         let (home, away) = (site(true), site(false));
         Self { standing: Standing::enabling(), home, away, lost: false }
@@ -138,20 +141,22 @@ impl World {
 
     /// Epochs by rank.
     fn ranked(mut self) -> Self {
-        let mut epochs = vec![self.standing.epoch, self.home.known.epoch, self.away.known.epoch];
-        epochs.extend(self.home.wire.iter().chain(&self.away.wire).map(|(epoch, _)| *epoch));
+        let commands = self.home.wire.iter().chain(&self.away.wire).flatten();
+        let mut epochs = [self.standing.epoch; 3 + WIRE_MAX];
+        epochs[1] = self.home.known.epoch;
+        epochs[2] = self.away.known.epoch;
+        epochs[3..].iter_mut().zip(commands).for_each(|(place, (epoch, _))| *place = *epoch);
         epochs.sort_unstable();
-        epochs.dedup();
         let rank = |epoch: Epoch| {
-            let rank = epochs.binary_search(&epoch).expect("each epoch was taken");
-            Epoch::new(rank as u64 + 1)
+            let lower = epochs.iter().take_while(|other| **other < epoch);
+            let mut last = None;
+            let distinct = lower.filter(|other| last.replace(**other) != Some(**other));
+            Epoch::new(distinct.count() as u64 + 1)
         };
         self.standing.epoch = rank(self.standing.epoch);
         for site in [&mut self.home, &mut self.away] {
             site.known.epoch = rank(site.known.epoch);
-            for (epoch, _) in &mut site.wire {
-                *epoch = rank(*epoch);
-            }
+            site.wire.iter_mut().flatten().for_each(|(epoch, _)| *epoch = rank(*epoch));
             site.wire.sort_unstable();
         }
         self
@@ -226,7 +231,7 @@ impl Model {
                 // Of a site without power, the link makes no difference.
                 (site.power, site.linked, site.runs) = (false, true, false);
             });
-            if !site.wire.is_empty() {
+            if site.wire != [None; WIRE_MAX] {
                 step(By::Fault, Name::AgentRestarts(side), &|world| self.disconnect(world, side));
             }
             if site.linked {
@@ -246,7 +251,7 @@ impl Model {
     /// What was sent on a connection ends with it.
     fn disconnect(&self, world: &mut World, side: Side) {
         if self.defect != Defect::LateCommands {
-            world.site_mut(side).wire.clear();
+            world.site_mut(side).wire = [None; WIRE_MAX];
         }
     }
 
@@ -261,8 +266,9 @@ impl Model {
             steps.push((By::Us, Name::Writes(side), next));
         }
         for (number, command) in site.wire.iter().enumerate() {
+            let Some(command) = command else { continue };
             let mut next = world.clone();
-            next.site_mut(side).wire.remove(number);
+            next.site_mut(side).wire[number] = None;
             self.hear(&mut next, side, *command);
             steps.push((By::Us, Name::Hears(side, *command), next));
         }
@@ -516,10 +522,12 @@ fn replicate(world: &World, steps: &mut Steps) {
 }
 
 fn send(world: &World, side: Side, command: Command, steps: &mut Steps) {
-    let under_way = world.home.wire.len() + world.away.wire.len();
-    if under_way < WIRE_MAX && !world.site(side).wire.contains(&command) {
+    let under_way = world.home.wire.iter().chain(&world.away.wire).flatten().count();
+    let wire = &world.site(side).wire;
+    let free = wire.iter().position(Option::is_none);
+    if let Some(free) = free.filter(|_| under_way < WIRE_MAX && !wire.contains(&Some(command))) {
         let mut next = world.clone();
-        next.site_mut(side).wire.push(command);
+        next.site_mut(side).wire[free] = Some(command);
         steps.push((By::Us, Name::Sent(side, command), next));
     }
 }
@@ -604,17 +612,16 @@ fn explore(defect: Defect, away: SiteKind) -> Result<Explored, (&'static str, Ve
     while at < worlds.len() {
         let from = u32::try_from(at).expect("so many states are not expected");
         for (by, name, world) in model.steps(&worlds[at]) {
-            let next = u32::try_from(worlds.len()).expect("so many states are not expected");
-            let to = *numbers.entry(world.clone()).or_insert(next);
-            if to == next {
-                came.push((from, name));
-                let broken = check(&world);
-                worlds.push(world);
-                if let Err(what) = broken {
-                    return Err((what, trace(&came, to)));
-                }
+            if let Some(to) = numbers.get(&world) {
+                steps.push((from, *to, by));
+                continue;
             }
+            let to = u32::try_from(worlds.len()).expect("so many states are not expected");
             steps.push((from, to, by));
+            came.push((from, name));
+            check(&world).map_err(|what| (what, trace(&came, to)))?;
+            numbers.insert(world.clone(), to);
+            worlds.push(world);
         }
         at += 1;
     }

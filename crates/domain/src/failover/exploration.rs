@@ -12,8 +12,13 @@
 //! [`permit`], [`Standing::told`], [`heed`] and [`may_start`]. Somebody who
 //! vouches that a site is without power is right about that.
 //!
-//! Epochs are replaced by their ranks, since only their order counts, so the
-//! number of states is finite and none is left out.
+//! Epochs are replaced by their ranks, since only their order counts, and at most
+//! two commands are under way at once: so the number of states is finite, and
+//! within these bounds none is left out.
+//!
+//! What is not modelled: tests, pauses, resynchronisations and disabling; a peer
+//! that answers instead of the controller; a controller that acts on what is not
+//! durable, or is restored from an old copy; somebody who vouches and is wrong.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Debug;

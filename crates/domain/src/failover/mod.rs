@@ -40,7 +40,8 @@
 //!
 //! That all of it together never runs a machine twice, never spoils the only
 //! good copy and always leaves a way out is explored state by state in the
-//! tests, with lost sites, cut links, crashes and stale commands.
+//! tests, with lost sites, cut links, crashes and stale commands, within the
+//! bounds that are stated there.
 
 #[cfg(test)]
 mod exploration;

@@ -7,6 +7,7 @@ use crate::metadata;
 /// Crate, and those of ours that it may use outside its tests.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    ("jobs", &[]),
     ("nbd", &[]),
     ("guest", &[]),
     ("service", &["domain"]),

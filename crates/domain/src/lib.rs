@@ -16,6 +16,7 @@
 //! | policies: how machines are protected | [`policy`] |
 //! | hours of the week, and what holds in them | [`calendar`] |
 //! | checks before a machine is protected | [`protect_check`] |
+//! | failover: states, what is allowed in them, epochs and fences | [`failover`] |
 //! | protections: their state, replication, and what may be done to them | [`protection`] |
 //! | whether a protection is healthy, and if not why | [`protection_health`] |
 //! | virtual networks and subnets | [`network`] |
@@ -25,6 +26,7 @@
 //! | errors that an operator meets | [`fault`] |
 
 pub mod calendar;
+pub mod failover;
 pub mod fault;
 pub mod host;
 pub mod id;

@@ -28,7 +28,7 @@ pub mod run;
 
 use std::sync::Arc;
 
-use agents::{Connections, DutiesChanged};
+use agents::{Commands, Connections, DutiesChanged};
 use authority::Authority;
 use config::Config;
 use database::Database;
@@ -46,6 +46,8 @@ pub struct Controller {
     pub connections: Connections,
     /// Tells sessions that somebody's duties may have changed.
     pub duties: DutiesChanged,
+    /// Has agents do things at once.
+    pub commands: Commands,
     /// Renders the metrics.
     pub metrics: metrics::Metrics,
 }

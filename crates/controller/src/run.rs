@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::Controller;
-use crate::agents::{self, Connections, DutiesChanged};
+use crate::agents::{self, Commands, Connections, DutiesChanged};
 use crate::api;
 use crate::authority::Authority;
 use crate::config::Config;
@@ -58,6 +58,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         authority: Arc::new(authority),
         connections: Connections::default(),
         duties: DutiesChanged::default(),
+        commands: Commands::default(),
         metrics: Metrics::install().map_err(|error| Fault::internal("keep metrics", &error))?,
     };
     let agent_tls = wire::tls::agent_port(&credentials, &authority_pem)

@@ -17,6 +17,8 @@
 //!   │◀──────────────── Heartbeat ────│  at once, in answer
 //!   │◀────────────────── Duties ─────│  whole, again at each change
 //!   │── Replication ────────────────▶│  whole, every few seconds
+//!   │◀───────────────── Command ─────│  a step of a job
+//!   │── Answered ───────────────────▶│  again and again until it is done
 //!   │◀───────────── Refused(why) ────│  at any time; connection ends
 //! ```
 //!
@@ -26,6 +28,7 @@
 //! The format is described in `docs/formats/control-protocol.md`, and golden
 //! samples of each message are in `tests/golden/`.
 
+pub mod command;
 pub mod data;
 pub mod frame;
 pub mod inventory;

@@ -1,4 +1,4 @@
-//! The messages of the control connection, protocol versions 1 and 2.
+//! The messages of the control connection, protocol versions 1 to 3.
 //!
 //! A field that is unknown is passed over, so that a newer side may say more;
 //! a message whose *type* is unknown ends the connection, so nobody sends one
@@ -10,15 +10,18 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::command::{Answered, Command};
 use crate::inventory::{HostFacts, Inventory};
 use crate::replication::{Duties, Replication};
 
 /// Oldest version of the protocol that this build speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;
 /// Newest version of the protocol that this build speaks.
-pub const PROTOCOL_NEWEST: u16 = 2;
+pub const PROTOCOL_NEWEST: u16 = 3;
 /// The first version with [`Duties`] and [`Replication`].
 pub const PROTOCOL_REPLICATION: u16 = 2;
+/// The first version with [`Command`] and [`Answered`].
+pub const PROTOCOL_COMMANDS: u16 = 3;
 
 /// How often an agent says that it is there.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -41,6 +44,8 @@ pub enum AgentMessage {
     Heartbeat,
     /// How replication is. From version 2 on.
     Replication(Box<Replication>),
+    /// What has become of a command. From version 3 on.
+    Answered(Box<Answered>),
     /// Asks for a fresh certificate before the present one ends.
     Renew {
         /// Certificate signing request, PEM.
@@ -100,6 +105,8 @@ pub enum ControllerMessage {
     Heartbeat,
     /// All that the agent is to do. From version 2 on.
     Duties(Box<Duties>),
+    /// Do something at once. From version 3 on.
+    Command(Box<Command>),
     /// The answer to `Renew`.
     Renewed {
         /// The certificate chain, PEM.
@@ -119,6 +126,7 @@ impl ControllerMessage {
             Self::Welcome(_) => "welcome",
             Self::Heartbeat => "heartbeat",
             Self::Duties(_) => "duties",
+            Self::Command(_) => "command",
             Self::Renewed { .. } => "renewed",
             Self::Refused(_) => "refused",
         }
@@ -136,6 +144,7 @@ impl AgentMessage {
             Self::HypervisorLost(_) => "hypervisor_lost",
             Self::Heartbeat => "heartbeat",
             Self::Replication(_) => "replication",
+            Self::Answered(_) => "answered",
             Self::Renew { .. } => "renew",
         }
     }

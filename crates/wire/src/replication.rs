@@ -26,6 +26,10 @@ pub struct Duties {
     pub shipping: Vec<Shipping>,
     /// Machines whose recovery points are kept here.
     pub keeping: Vec<Keeping>,
+    /// Whose the protected machines of this host are; a machine that is not
+    /// listed must not be started now, nor stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ownership: Vec<Ownership>,
 }
 
 /// A machine whose changes are captured and shipped.
@@ -169,6 +173,18 @@ pub struct Keeping {
     /// Take in a first copy that was carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<OfflineCopy>,
+}
+
+/// Whose a machine is: the agent of a side that it is not starts it never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ownership {
+    /// The machine.
+    #[serde(with = "plain::machine")]
+    pub machine: MachineUuid,
+    /// Raised with each change.
+    pub epoch: u64,
+    /// Whether it is this host's in that epoch.
+    pub ours: bool,
 }
 
 /// Which points stay.
@@ -425,7 +441,7 @@ pub enum ImportStage {
 pub const POINTS_TOLD: usize = 500;
 
 /// Typed ids as plain UUIDs.
-mod plain {
+pub(crate) mod plain {
     macro_rules! plain_id {
         ($module:ident, $id:ty) => {
             pub(crate) mod $module {

@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
+use wire::command::{
+    Answer, Answered, Command, Downed, LifeSign, NicWish, Outcome, Purpose, Recovery, Work,
+};
 use wire::inventory::{
     Disk, DiskSource, Firmware, GuestAgent, HostFacts, Inventory, Isolation, Machine, Network, Nic,
     NicAttachment, Pool, PowerState, Reach, Subnet,
@@ -17,8 +20,9 @@ use wire::message::{
 };
 use wire::replication::{
     BandwidthRule, Compression, CycleFigures, Duties, ImportReport, ImportStage, Keeping,
-    KeepingReport, OfflineCopy, Phase, PointMark, Progress, Replication, Retention, RetentionTier,
-    Shipping, ShippingPolicy, ShippingReport, Totals, Trouble, VerifiedDisk, VerifyReport, Window,
+    KeepingReport, OfflineCopy, Ownership, Phase, PointMark, Progress, Replication, Retention,
+    RetentionTier, Shipping, ShippingPolicy, ShippingReport, Totals, Trouble, VerifiedDisk,
+    VerifyReport, Window,
 };
 
 /// Set it to write the files of messages that are new; then read them.
@@ -267,6 +271,7 @@ fn replication_is_wished_and_told_as_ever() {
             compression: Compression::None,
             import: None,
         }],
+        ownership: vec![],
     };
     keeps("controller-duties-2", &ControllerMessage::Duties(Box::new(duties.clone())));
     let window = Window { days: 31, from_minute: 480, minutes: 600 };
@@ -279,6 +284,7 @@ fn replication_is_wished_and_told_as_ever() {
     if let Some(keeping) = more.keeping.first_mut() {
         keeping.import = Some(OfflineCopy { wish: id(16), folder: "/mnt/disk".into() });
     }
+    more.ownership = vec![Ownership { machine: MachineUuid::new(id(2)), epoch: 3, ours: true }];
     keeps("controller-duties-2-carried", &ControllerMessage::Duties(Box::new(more)));
     let report = Replication {
         shipping: vec![ShippingReport {
@@ -341,4 +347,56 @@ fn replication_is_wished_and_told_as_ever() {
         }));
     }
     keeps("agent-replication-2-carried", &AgentMessage::Replication(Box::new(more)));
+}
+
+#[test]
+fn commands_are_given_and_answered_as_ever() {
+    let (protection, machine) = (ProtectionId::new(id(10)), MachineUuid::new(id(2)));
+    let recovery = id(20);
+    let nics = vec![NicWish { mac: "52:54:00:12:34:56".into(), network: "default".into() }];
+    let made = Recovery { id: recovery, protection, point: 7, purpose: Purpose::Production, nics };
+    let test = Purpose::Test { name: "web-test".into(), uuid: id(21) };
+    let works = [
+        Work::ListPoints { protection },
+        Work::Synchronise { protection, compare: true },
+        Work::ShutDown { machine, within_seconds: 300, force: false },
+        Work::Fence { machine, epoch: 4 },
+        Work::Start { machine, epoch: 5 },
+        Work::Define(Box::new(made.clone())),
+        Work::Define(Box::new(Recovery { purpose: test, nics: vec![], ..made })),
+        Work::StartRecovered { recovery, epoch: Some(4) },
+        Work::AwaitLife { recovery, within_seconds: 300 },
+        Work::StopRecovered { recovery },
+        Work::Discard { recovery },
+        Work::Hydrate { recovery, bytes_per_second: None },
+        Work::AdoptDisks { protection, machine },
+    ];
+    for (number, work) in works.into_iter().enumerate() {
+        let command = Command { id: id(30), job: id(31), work };
+        let name = format!("controller-command-3-{number}");
+        keeps(&name, &ControllerMessage::Command(Box::new(command)));
+    }
+    let point = PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096 };
+    let done = |answer| Outcome::Done { answer };
+    let outcomes = [
+        Outcome::Working { progress: Some(Progress { done: 1, total: 2 }) },
+        done(Answer::Done),
+        done(Answer::Down { how: Downed::InOrder }),
+        done(Answer::Defined { remarks: vec!["its TPM is left out".into()] }),
+        done(Answer::Alive { by: LifeSign::GuestAgent, after_ms: 4000 }),
+        done(Answer::Point { point }),
+        done(Answer::Points { points: vec![point] }),
+        Outcome::Failed {
+            fault: Refused {
+                code: "LB7001".into(),
+                doing: "start machine web".into(),
+                cause: "its name is taken".into(),
+                advice: "Rename the other.".into(),
+            },
+        },
+    ];
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        let answered = Answered { id: id(30), outcome };
+        keeps(&format!("agent-answered-3-{number}"), &AgentMessage::Answered(Box::new(answered)));
+    }
 }

@@ -79,6 +79,7 @@ pub fn duties_of(
             .map(|protection| shipping(protection, peers.get(&protection.target)))
             .collect(),
         keeping: lasting().filter(|protection| protection.target == host).map(keeping).collect(),
+        ownership: Vec::new(),
     }
 }
 

@@ -19,12 +19,14 @@ use wire::message::SILENCE_MAX;
 use crate::Controller;
 use refusals::Refusals;
 
+pub mod commands;
 pub mod connections;
 pub mod duties;
 mod enrolment;
 mod refusals;
 mod session;
 
+pub use commands::Commands;
 pub use connections::Connections;
 pub use duties::DutiesChanged;
 pub(crate) use session::revoked;

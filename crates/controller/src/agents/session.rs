@@ -25,13 +25,15 @@ use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
+use wire::command::Command;
 use wire::frame::{ControlCodec, FrameError};
 use wire::message::{
-    AgentMessage, ControllerMessage, Hello, PROTOCOL_REPLICATION, ProtocolRange, SILENCE_MAX,
-    Welcome,
+    AgentMessage, ControllerMessage, Hello, PROTOCOL_COMMANDS, PROTOCOL_REPLICATION, ProtocolRange,
+    SILENCE_MAX, Welcome,
 };
 use wire::replication::Duties;
 
+use super::commands::Orders;
 use super::connections::Place;
 use super::{duties, enrolment};
 use crate::Controller;
@@ -90,6 +92,8 @@ struct Session<'a> {
     duties_changed: watch::Receiver<()>,
     /// What the agent was last told to do on this connection.
     duties: Option<Duties>,
+    /// What it is to do at once; none if it is too old for that.
+    orders: Option<Orders>,
 }
 
 /// Serves a connection to its end.
@@ -129,6 +133,7 @@ pub(super) async fn serve(
         protocol: welcome.protocol,
         duties_changed: controller.duties.subscribe(),
         duties: None,
+        orders: None,
     };
     let end = match session.begin(welcome).await {
         Ok(()) => tokio::select! {
@@ -254,13 +259,29 @@ async fn stand(
     Err(End::Refused { fault, subject: host.to_string() })
 }
 
+/// The next command; never without a desk.
+async fn next(orders: &mut Option<Orders>) -> Command {
+    match orders {
+        Some(orders) => match orders.next().await {
+            Some(command) => command,
+            // A later connection of the agent has taken the desk.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 impl Session<'_> {
     /// Welcomes the agent, unless an operator revoked the host in the instant
     /// between the look at its certificate and its entering.
     async fn begin(&mut self, welcome: Welcome) -> Result<(), End> {
         stand(self.controller, self.host, &self.serial).await?;
         send(&mut self.channel, &ControllerMessage::Welcome(welcome)).await?;
-        self.tell_duties().await
+        self.tell_duties().await?;
+        if self.protocol >= PROTOCOL_COMMANDS {
+            self.orders = Some(self.controller.commands.enter(self.host));
+        }
+        Ok(())
     }
 
     /// Tells the agent what it is to do, unless it was told just that.
@@ -296,6 +317,13 @@ impl Session<'_> {
                 changed = self.duties_changed.changed() => {
                     changed.expect("the controller keeps the sender");
                     if let Err(end) = self.tell_duties().await {
+                        return end;
+                    }
+                    continue;
+                }
+                command = next(&mut self.orders) => {
+                    let word = ControllerMessage::Command(Box::new(command));
+                    if let Err(end) = send(&mut self.channel, &word).await {
                         return end;
                     }
                     continue;
@@ -349,6 +377,12 @@ impl Session<'_> {
                     .map_err(|error| broken("keep the report on replication", error))?;
                 if changed {
                     self.controller.duties.announce();
+                }
+                Ok(())
+            }
+            AgentMessage::Answered(answered) => {
+                if let Some(orders) = &self.orders {
+                    orders.answered(*answered);
                 }
                 Ok(())
             }

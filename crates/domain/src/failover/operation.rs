@@ -210,11 +210,15 @@ fn planned(standing: &Standing, replication: &Replication, route: Route) -> Perm
     match replication {
         Replication::Steady => Ok(()),
         Replication::Paused => Err(("its replication is paused", "Resume it first.")),
-        Replication::Resynchronising { .. } => Err((
+        Replication::Resynchronising(_) => Err((
             "its replication is resynchronising, and nothing may be lost",
             "Wait until that is done; if the source is lost, use an unplanned failover.",
         )),
-        Replication::Waiting | Replication::Initial | Replication::Broken { .. } => Err((
+        Replication::Waiting
+        | Replication::Initial
+        | Replication::Exporting(_)
+        | Replication::Carried(_)
+        | Replication::Broken { .. } => Err((
             "its replication is not healthy, and nothing may be lost",
             "Mend what its health tells; if the source is lost, use an unplanned failover.",
         )),

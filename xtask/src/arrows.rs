@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("replica", &["domain", "nbd"]),
     ("api", &["domain"]),
     ("agent", &["domain", "nbd", "replica", "service", "wire"]),
-    ("controller", &["api", "domain", "service", "wire"]),
+    ("controller", &["api", "domain", "jobs", "service", "wire"]),
     ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service"]),
     ("lab", &["api", "guest"]),
     ("bench", &["agent", "domain", "nbd", "replica", "wire"]),

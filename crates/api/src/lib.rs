@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod cloud;
+pub mod failover;
 pub mod health;
 pub mod host;
+pub mod job;
 pub mod machine;
 pub mod network;
 pub mod policy;

@@ -13,6 +13,7 @@
 //! | connections of agents, enrolment, refusal | [`agents`] |
 //! | the REST API, one file per noun | [`api`] |
 //! | measuring RPO all the time | [`history`] |
+//! | operations on machines, one file each | [`runbooks`] |
 //! | Prometheus metrics | [`metrics`] |
 //! | all of it at work | [`run`] |
 
@@ -25,6 +26,7 @@ pub mod database;
 pub mod history;
 pub mod metrics;
 pub mod run;
+pub mod runbooks;
 
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ pub struct Controller {
     pub duties: DutiesChanged,
     /// Has agents do things at once.
     pub commands: Commands,
+    /// Drives jobs.
+    pub engine: jobs::Engine,
     /// Renders the metrics.
     pub metrics: metrics::Metrics,
 }

@@ -26,6 +26,7 @@ use crate::database::tokens::NewApiToken;
 use crate::database::{Database, DatabaseError};
 use crate::history;
 use crate::metrics::Metrics;
+use crate::runbooks;
 
 /// How long requests that are under way may take when the controller stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -52,13 +53,18 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         )
     })?;
     let authority_pem = authority.certificate().to_owned();
+    let (commands, duties) = (Commands::default(), DutiesChanged::default());
+    let engine = runbooks::start(&database, &commands, &duties).await.map_err(|fault| {
+        Fault::new(Code::DatabaseUnusable, fault.doing, fault.cause, fault.advice)
+    })?;
     let controller = Controller {
         config: Arc::new(config),
         database,
         authority: Arc::new(authority),
         connections: Connections::default(),
-        duties: DutiesChanged::default(),
-        commands: Commands::default(),
+        duties,
+        commands,
+        engine,
         metrics: Metrics::install().map_err(|error| Fault::internal("keep metrics", &error))?,
     };
     let agent_tls = wire::tls::agent_port(&credentials, &authority_pem)
@@ -98,6 +104,8 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     info!("the controller stops");
     handle.graceful_shutdown(Some(GRACE));
     stop.cancel();
+    // Steps stand still where they are, and go on with the next start.
+    controller.engine.stop().await;
     if let Err(error) = agents.await {
         error!(%error, "the port for agents ended badly");
     }

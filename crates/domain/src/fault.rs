@@ -214,6 +214,12 @@ codes! {
     ScratchFull = "LB6055",
     /// The hypervisor has no such machine any more.
     MachineGone = "LB6056",
+    /// A step of a job took longer than its limit.
+    StepTooLong = "LB7001",
+    /// The controller ended again and again while a step ran.
+    StepInterrupted = "LB7002",
+    /// What a job did cannot be read by this version.
+    JobUnreadable = "LB7003",
     /// A defect of Lifeboat.
     Internal = "LB9001",
 }

@@ -221,6 +221,14 @@ impl History {
         })
     }
 
+    /// What was ordered and what the steps have put down, as its runbook reads it.
+    ///
+    /// # Errors
+    /// When it is that of another runbook, or of another version.
+    pub fn state<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.state)
+    }
+
     /// The history with one more entry.
     ///
     /// # Errors

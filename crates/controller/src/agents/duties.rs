@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use domain::failover::{Epoch, Side, Tests};
 use domain::id::HostId;
 use domain::policy::{self, Policy};
 use domain::units::ByteCount;
 use tokio::sync::watch;
 use wire::replication::{
-    BandwidthRule, Compression, Duties, Keeping, Retention, RetentionTier, Shipping, ShippingPolicy,
+    BandwidthRule, Compression, Duties, Keeping, Ownership, Retention, RetentionTier, Shipping,
+    ShippingPolicy,
 };
 
+use crate::database::failover::host_at;
 use crate::database::protections::Protection;
 use crate::database::{Database, Result};
 
@@ -79,8 +82,19 @@ pub fn duties_of(
             .map(|protection| shipping(protection, peers.get(&protection.target)))
             .collect(),
         keeping: lasting().filter(|protection| protection.target == host).map(keeping).collect(),
-        ownership: Vec::new(),
+        ownership: lasting().flat_map(|protection| ownership(protection, host)).collect(),
     }
+}
+
+/// Whose a machine is, once it was ever failed over.
+fn ownership(protection: &Protection, host: HostId) -> Option<Ownership> {
+    let standing = protection.standing(Tests::default());
+    if standing.epoch == Epoch::FIRST && protection.failover.state.is_none() {
+        return None;
+    }
+    let side = Side::BOTH.into_iter().find(|side| host_at(protection, *side) == host)?;
+    let known = standing.told(side)?;
+    Some(Ownership { machine: protection.machine, epoch: known.epoch.number(), ours: known.ours })
 }
 
 fn shipping(protection: &Protection, target: Option<&Peer>) -> Shipping {
@@ -94,7 +108,7 @@ fn shipping(protection: &Protection, target: Option<&Peer>) -> Shipping {
         generation: protection.generation,
         excluded_disks: protection.excluded.clone(),
         policy: shipping_policy(&protection.policy),
-        paused: protection.paused,
+        paused: protection.paused || !protection.failover.ships(),
         not_before: protection.not_before,
         resynchronise: protection.resynchronise,
         verify: protection.verify,
@@ -173,6 +187,7 @@ pub fn peer_address(told: &str, from: IpAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::failover::Failover;
     use domain::id::{MachineUuid, PolicyId, ProtectionId};
     use domain::units::Seconds;
     use time::OffsetDateTime;
@@ -200,6 +215,13 @@ mod tests {
             verify: Some(Uuid::from_u128(6)),
             offline: None,
             import: None,
+            failover: Failover {
+                epoch: Epoch::FIRST,
+                reversed: false,
+                state: None,
+                recovery: None,
+                held: false,
+            },
             created: OffsetDateTime::UNIX_EPOCH,
             disabling: None,
             shipping: None,

@@ -21,9 +21,11 @@ use crate::Controller;
 mod access;
 mod audit;
 mod clouds;
+mod failovers;
 mod failure;
 mod health;
 mod hosts;
+mod jobs;
 mod machines;
 mod networks;
 mod policies;
@@ -51,6 +53,8 @@ mod verifications;
         (name = "pool", description = "Storage pools of hosts"),
         (name = "policy", description = "How machines are protected"),
         (name = "protection", description = "Protected machines, their points and verifications"),
+        (name = "failover", description = "Bringing machines to the other side, and back"),
+        (name = "job", description = "Anything that takes time"),
         (name = "token", description = "Who may use the API, and who may become a host"),
         (name = "controller", description = "The controller itself"),
     )
@@ -84,6 +88,17 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(protections::copy_over_network))
         .routes(routes!(protections::resynchronise))
         .routes(routes!(protections::points))
+        .routes(routes!(failovers::order))
+        .routes(routes!(failovers::change_point))
+        .routes(routes!(failovers::commit))
+        .routes(routes!(failovers::undo))
+        .routes(routes!(failovers::reverse))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::abandon))
         .routes(routes!(verifications::verify))
         .routes(routes!(verifications::list))
         .routes(routes!(verifications::show))

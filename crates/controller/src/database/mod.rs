@@ -19,8 +19,10 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod clouds;
+pub mod failover;
 pub mod hosts;
 pub mod inventory;
+pub mod jobs;
 pub mod lookup;
 pub mod policies;
 pub mod protections;

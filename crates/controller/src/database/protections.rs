@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use wire::replication::{KeepingReport, OfflineCopy, ShippingReport, VerifyReport};
 
+use super::failover::Failover;
 use super::hosts::new_id;
 use super::lookup::{LookupError, Noun};
 use super::{
@@ -51,6 +52,8 @@ pub struct Protection {
     /// The first copy that is to be taken in from a folder at the target, until
     /// that is done.
     pub import: Option<OfflineCopy>,
+    /// How it stands in a failover.
+    pub failover: Failover,
     /// When it was made.
     pub created: OffsetDateTime,
     /// Since when it is to end.
@@ -128,6 +131,12 @@ struct ProtectionRow {
     offline_folder: Option<String>,
     import_wish: Option<String>,
     import_folder: Option<String>,
+    epoch: i64,
+    reversed: bool,
+    failover_format: Option<u16>,
+    failover: Option<String>,
+    recovery: Option<String>,
+    held: bool,
     created_us: i64,
     disabling_us: Option<i64>,
     shipping_format: Option<u16>,
@@ -173,6 +182,13 @@ impl TryFrom<ProtectionRow> for Protection {
             verify: uuid(row.verify)?,
             offline: copy(row.offline_wish, row.offline_folder)?,
             import: copy(row.import_wish, row.import_folder)?,
+            failover: Failover::read(
+                row.epoch,
+                row.reversed,
+                (row.failover_format, row.failover),
+                uuid(row.recovery)?,
+                row.held,
+            )?,
             created: time_of(row.created_us)?,
             disabling: optional_time(row.disabling_us)?,
             shipping: shipping.zip(optional_time(row.shipping_us)?),
@@ -213,7 +229,8 @@ const SELECT: &str = "
            p.policy_id, po.name AS policy_name, po.format AS policy_format,
            po.document AS policy_document, p.excluded_disks, p.generation, p.paused,
            p.not_before_us, p.resynchronise, p.verify, p.offline_wish, p.offline_folder,
-           p.import_wish, p.import_folder, p.created_us, p.disabling_us,
+           p.import_wish, p.import_folder, p.epoch, p.reversed, p.failover_format,
+           p.failover, p.recovery, p.held, p.created_us, p.disabling_us,
            s.format AS shipping_format, s.document AS shipping, s.received_us AS shipping_us,
            k.format AS keeping_format, k.document AS keeping, k.received_us AS keeping_us,
            (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id) AS newest_kept_us,
@@ -440,7 +457,7 @@ pub(super) async fn forget(
 
 /// A generation that is greater than any that the machine had, even if this
 /// database was lost in between: seconds since 1970, or one more than the last.
-async fn next_generation(
+pub(super) async fn next_generation(
     connection: &mut SqliteConnection,
     machine: MachineUuid,
     now: OffsetDateTime,

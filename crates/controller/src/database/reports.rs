@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::replication::{
-    Duties, ImportReport, ImportStage, KeepingReport, POINTS_TOLD, PointMark, Replication,
+    Duties, ImportReport, ImportStage, KeepingReport, POINTS_TOLD, Phase, PointMark, Replication,
     ShippingReport,
 };
 
 use super::{
-    Database, Result, microseconds, nonsense, protections, time_of, uuid_of, verifications,
+    Database, Result, failover, microseconds, nonsense, protections, time_of, uuid_of,
+    verifications,
 };
 
 /// Version of the reports as they are stored: that of protocol 2.
@@ -298,6 +299,8 @@ async fn apply_shipping(
         .execute(&mut *connection)
         .await?;
     }
+    let is_steady = report.newest.is_some() && report.phase == Phase::Steady;
+    let protected = is_steady && failover::first_point(connection, &row.id).await?;
     sqlx::query(
         "INSERT INTO shipping_reports (protection_id, format, document, received_us)
          VALUES ($1, $2, $3, $4)
@@ -310,7 +313,7 @@ async fn apply_shipping(
     .bind(microseconds(now))
     .execute(connection)
     .await?;
-    Ok(resynchronised || verified || settled)
+    Ok(resynchronised || verified || settled || protected)
 }
 
 /// Keeps a target's report; tells whether it answers a wish.
@@ -475,7 +478,7 @@ mod tests {
     use super::*;
     use domain::id::MachineUuid;
     use wire::replication::OfflineCopy;
-    use wire::replication::{Phase, Totals};
+    use wire::replication::Totals;
 
     const EAST: Uuid = Uuid::from_u128(1);
     const WEST: Uuid = Uuid::from_u128(2);

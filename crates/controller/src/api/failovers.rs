@@ -1,0 +1,335 @@
+//! Failovers: ordering them, and what follows on them.
+
+use api::failover::{ChangePoint, FailoverKind, OrderFailover, Ordered, Plan};
+use api::job::{Job, Say};
+use api::problem::Problem;
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use domain::failover::{Operation, Route, Tests, permit};
+use domain::fault::{Code, Fault};
+use domain::host::Reachability;
+use domain::id::ProtectionId;
+use domain::token::Permission;
+use jobs::{Asked, JobId, Runbook, Standing};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+use wire::command::NicWish;
+
+use super::access::Caller;
+use super::failure::{Body, Failure, name};
+use super::jobs::{now, refused};
+use super::protection_view::{self, Hosts};
+use crate::Controller;
+use crate::database::failover::replication_of;
+use crate::database::hosts::new_id;
+use crate::database::protections::Protection as Stored;
+use crate::runbooks::order::TestOrder;
+use crate::runbooks::{
+    Order, PointWish, change_point, commit, planned, reverse, test, undo, unplanned,
+};
+
+/// Seconds that a source may take to shut down, if nothing is said.
+const SHUT_DOWN_SECONDS: u32 = 300;
+/// Hours after which a test is completed by force, if nothing is said: 14 days.
+const TEST_HOURS: u32 = 14 * 24;
+/// The most of them: a year.
+const TEST_HOURS_MAX: u32 = 366 * 24;
+
+/// The tests of a machine that are open now.
+pub(super) fn tests(controller: &Controller, protection: ProtectionId) -> Tests {
+    let mut tests = Tests::default();
+    for view in controller.engine.unfinished() {
+        let history = &*view.history;
+        let is_ours = history.order.runbook == test::TestFailover::NAME
+            && history.state().is_ok_and(|order: Order| order.protection() == protection);
+        match (is_ours, &history.standing) {
+            (true, Standing::Unwinding { .. }) => tests.cleaning += 1,
+            (true, _) => tests.running += 1,
+            (false, _) => {}
+        }
+    }
+    tests
+}
+
+/// A protection on which an operation is allowed now.
+async fn permitted(
+    controller: &Controller,
+    reference: &str,
+    operation: Operation,
+    doing: &str,
+) -> Result<Stored, Failure> {
+    let stored = controller.database.protection(reference).await;
+    let stored = stored.map_err(|error| Failure::of_database(doing, error))?;
+    let standing = stored.standing(tests(controller, stored.id));
+    permit(operation, &standing, &replication_of(&stored), Route::SITES).map_err(|refusal| {
+        let cause = format!("it is {}: {}", refusal.state, refusal.reason);
+        Fault::new(Code::StateForbids, doing, cause, refusal.advice)
+    })?;
+    Ok(stored)
+}
+
+fn order_of(stored: &Stored, caller: &Caller) -> Order {
+    Order {
+        protection: stored.id.uuid(),
+        by: caller.name.clone(),
+        recovery: new_id(),
+        point: PointWish::Latest,
+        nics: Vec::new(),
+        test: None,
+        shut_down_seconds: None,
+        force: false,
+        vouched: false,
+        chosen: None,
+        ran: false,
+        alive: None,
+        former: None,
+    }
+}
+
+fn point_of(text: Option<&str>, doing: &str) -> Result<PointWish, Failure> {
+    match text {
+        None | Some("latest") => Ok(PointWish::Latest),
+        Some("latest-app") => Ok(PointWish::LatestApp),
+        Some(number) => number.parse().map(PointWish::Number).map_err(|_| {
+            Fault::new(
+                Code::RequestInvalid,
+                doing,
+                format!("`{number}` is neither latest, latest-app, nor a point's number"),
+                "Choose one of: lifeboat point list.",
+            )
+            .into()
+        }),
+    }
+}
+
+/// Orders a job, and shows it.
+async fn begin<R: Runbook<State = Order>>(
+    controller: &Controller,
+    caller: &Caller,
+    stored: &Stored,
+    order: &Order,
+    doing: &str,
+) -> Result<Json<Job>, Failure> {
+    let job = JobId::new(new_id());
+    let asked = Asked::new(caller.name.clone(), format!("machine {}", stored.machine_name));
+    let ordered = controller.engine.order::<R>(job, asked, order).await;
+    ordered.map_err(|error| refused(doing, error))?;
+    now(controller, job, doing).await
+}
+
+/// Orders a failover: a test, a planned or an unplanned one.
+#[utoipa::path(post, path = "/protections/{protection}/failovers", operation_id = "failover_order", tag = "failover",
+    security(("token" = [])), params(("protection" = String, Path, description = "The machine's name, host/name, site/host/name, UUID or id, or the protection's id")),
+    request_body = OrderFailover, responses(
+    (status = 202, description = "The job, or the plan", body = Ordered),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn order(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(wish): Body<OrderFailover>,
+) -> Result<(StatusCode, Json<Ordered>), Failure> {
+    let (verb, operation, permission) = match wish.kind {
+        FailoverKind::Test => ("test", Operation::TestFailover, Permission::Drill),
+        FailoverKind::Planned => ("planned", Operation::PlannedFailover, Permission::Operate),
+        FailoverKind::Unplanned => ("unplanned", Operation::UnplannedFailover, Permission::Operate),
+    };
+    let doing = format!("order a {verb} failover of machine {reference}");
+    caller.may(permission, &doing)?;
+    let stored = permitted(&controller, &reference, operation, &doing).await?;
+    let mut order = order_of(&stored, &caller);
+    order.point = point_of(wish.point.as_deref(), &doing)?;
+    order.force = wish.force;
+    order.vouched = wish.source_is_down;
+    order.nics = match &wish.nics {
+        Some(nics) => nics
+            .iter()
+            .map(|nic| NicWish { mac: nic.mac.clone(), network: nic.network.clone() })
+            .collect(),
+        None if wish.kind == FailoverKind::Test => Vec::new(),
+        None => same_networks(&controller, &stored, &doing).await?,
+    };
+    order.shut_down_seconds = match wish.kind {
+        FailoverKind::Test => None,
+        FailoverKind::Planned => Some(wish.shut_down_seconds.unwrap_or(SHUT_DOWN_SECONDS)),
+        FailoverKind::Unplanned => wish.shut_down_seconds,
+    };
+    if wish.kind == FailoverKind::Test {
+        order.test = Some(test_of(&wish, &stored, &doing)?);
+    }
+    if wish.plan_only {
+        let plan = plan(&controller, &stored, &wish, &order, &doing).await?;
+        return Ok((StatusCode::OK, Json(Ordered::Plan { plan })));
+    }
+    let job = match wish.kind {
+        FailoverKind::Test => {
+            begin::<test::TestFailover>(&controller, &caller, &stored, &order, &doing).await
+        }
+        FailoverKind::Planned => {
+            begin::<planned::PlannedFailover>(&controller, &caller, &stored, &order, &doing).await
+        }
+        FailoverKind::Unplanned => {
+            begin::<unplanned::UnplannedFailover>(&controller, &caller, &stored, &order, &doing)
+                .await
+        }
+    };
+    let Json(job) = job?;
+    Ok((StatusCode::ACCEPTED, Json(Ordered::Job { job: Box::new(job) })))
+}
+
+fn test_of(wish: &OrderFailover, stored: &Stored, doing: &str) -> Result<TestOrder, Failure> {
+    let hours = wish.hours.unwrap_or(TEST_HOURS);
+    if !(1..=TEST_HOURS_MAX).contains(&hours) {
+        let cause = format!("{hours} hours are no time for a test");
+        let advice = format!("Give from 1 to {TEST_HOURS_MAX} hours.");
+        return Err(Fault::new(Code::RequestInvalid, doing, cause, advice).into());
+    }
+    let text = wish.name.clone().unwrap_or_else(|| format!("{}-test", stored.machine_name));
+    Ok(TestOrder {
+        name: name(&text, doing)?.as_str().to_owned(),
+        uuid: Uuid::new_v4(),
+        until: OffsetDateTime::now_utc() + Duration::hours(hours.into()),
+    })
+}
+
+/// The machine's NICs on the networks of the same name, as far as the target's
+/// host has them; others are disconnected.
+async fn same_networks(
+    controller: &Controller,
+    stored: &Stored,
+    doing: &str,
+) -> Result<Vec<NicWish>, Failure> {
+    let of_database = |error| Failure::of_database(doing, error);
+    let machine = domain::id::MachineId::on_host(stored.source, stored.machine);
+    let seen = controller.database.machine_at(machine).await.map_err(of_database)?;
+    let networks = controller.database.networks_at(stored.target).await.map_err(of_database)?;
+    let Some((machine, _)) = seen else { return Ok(Vec::new()) };
+    let mut nics = Vec::new();
+    for nic in &machine.nics {
+        if let domain::machine::NicAttachment::Network(name) = &nic.attachment
+            && networks.contains(name)
+        {
+            nics.push(NicWish { mac: nic.mac.to_string(), network: name.clone() });
+        }
+    }
+    Ok(nics)
+}
+
+/// What a failover would do, as far as is known now.
+async fn plan(
+    controller: &Controller,
+    stored: &Stored,
+    wish: &OrderFailover,
+    order: &Order,
+    doing: &str,
+) -> Result<Plan, Failure> {
+    let of_database = |error| Failure::of_database(doing, error);
+    let hosts = Hosts::read(controller).await.map_err(of_database)?;
+    let observed = protection_view::observed(stored, &hosts).map_err(of_database)?;
+    let known = controller.database.points(stored.id).await.map_err(of_database)?;
+    let point = match order.point {
+        PointWish::Latest => known.first(),
+        PointWish::LatestApp => known.iter().find(|point| point.app_consistent),
+        PointWish::Number(number) => known.iter().find(|point| point.point == number),
+    };
+    let steps = match wish.kind {
+        FailoverKind::Test => test::TestFailover.table().names(),
+        FailoverKind::Planned => planned::PlannedFailover.table().names(),
+        FailoverKind::Unplanned => unplanned::UnplannedFailover.table().names(),
+    };
+    let mut remarks = Vec::new();
+    for side in [&observed.source, &observed.target] {
+        if !matches!(side.reachability, Reachability::Connected { .. }) {
+            remarks.push(format!("the agent of {} is not connected", side.name));
+        }
+    }
+    if point.is_none() && wish.kind != FailoverKind::Planned {
+        remarks.push("no such point is known here; the target's agent knows all of them".into());
+    }
+    if order.nics.is_empty() {
+        remarks.push("all NICs will be disconnected".into());
+    }
+    let instant = point.map(|point| point.instant).filter(|_| wish.kind != FailoverKind::Planned);
+    let lost = match wish.kind {
+        FailoverKind::Unplanned => instant.map(|at| OffsetDateTime::now_utc() - at),
+        FailoverKind::Test | FailoverKind::Planned => None,
+    };
+    let cycle = stored.shipping.as_ref().and_then(|(report, _)| report.last_cycle);
+    Ok(Plan {
+        kind: wish.kind,
+        from: observed.source.name,
+        to: observed.target.name,
+        steps: steps.into_iter().map(str::to_owned).collect(),
+        point_instant: instant,
+        lost_ms: lost.and_then(|lost| u64::try_from(lost.whole_milliseconds()).ok()).unwrap_or(0),
+        bytes: match wish.kind {
+            FailoverKind::Planned => cycle.map_or(0, |cycle| cycle.changed),
+            FailoverKind::Test | FailoverKind::Unplanned => 0,
+        },
+        remarks,
+    })
+}
+
+/// Makes a machine that was failed over anew, of another point.
+#[utoipa::path(post, path = "/protections/{protection}/change-point", operation_id = "failover_change_point", tag = "failover",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
+    request_body = ChangePoint, responses(
+    (status = 202, description = "The job", body = Job),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn change_point(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(wish): Body<ChangePoint>,
+) -> Result<(StatusCode, Json<Job>), Failure> {
+    let doing = format!("change the recovery point of machine {reference}");
+    caller.may(Permission::Operate, &doing)?;
+    let stored = permitted(&controller, &reference, Operation::ChangePoint, &doing).await?;
+    let mut order = order_of(&stored, &caller);
+    order.point = point_of(Some(&wish.point), &doing)?;
+    order.nics = same_networks(&controller, &stored, &doing).await?;
+    let job =
+        begin::<change_point::ChangePoint>(&controller, &caller, &stored, &order, &doing).await?;
+    Ok((StatusCode::ACCEPTED, job))
+}
+
+macro_rules! orders {
+    ($($(#[$doc:meta])* $name:ident = $operation:ident, $runbook:ty, $path:literal, $id:literal, $doing:literal;)*) => { $(
+        $(#[$doc])*
+        #[utoipa::path(post, path = $path, operation_id = $id, tag = "failover",
+            security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
+            request_body = Say, responses(
+            (status = 202, description = "The job", body = Job),
+            (status = "default", description = "Why not", body = Problem),
+        ))]
+        pub(super) async fn $name(
+            caller: Caller,
+            State(controller): State<Controller>,
+            Path(reference): Path<String>,
+            Body(_wish): Body<Say>,
+        ) -> Result<(StatusCode, Json<Job>), Failure> {
+            let doing = format!(concat!($doing, " {}"), reference);
+            caller.may(Permission::Operate, &doing)?;
+            let stored =
+                permitted(&controller, &reference, Operation::$operation, &doing).await?;
+            let order = order_of(&stored, &caller);
+            let job = begin::<$runbook>(&controller, &caller, &stored, &order, &doing).await?;
+            Ok((StatusCode::ACCEPTED, job))
+        }
+    )* };
+}
+
+orders! {
+    /// Makes a failover final.
+    commit = Commit, commit::Commit, "/protections/{protection}/commit", "failover_commit",
+        "commit the failover of machine";
+    /// Returns a machine to its source, and drops what the target wrote.
+    undo = Undo, undo::UndoFailover, "/protections/{protection}/undo", "failover_undo",
+        "undo the failover of machine";
+    /// Replicates to the side where a machine ran before.
+    reverse = ReverseReplicate, reverse::ReverseReplicate, "/protections/{protection}/reverse",
+        "protection_reverse", "reverse the replication of machine";
+}

@@ -1,0 +1,436 @@
+//! Where protected machines stand in a failover, and their epochs.
+
+use domain::failover::{
+    Change, Epoch, Event, Kind, Origin, Phase, Return, Side, Standing, State, Tests, apply,
+};
+use domain::id::{HostId, ProtectionId};
+use domain::protection;
+use serde::{Deserialize, Serialize};
+use sqlx::SqliteConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::protections::{self, Protection};
+use super::{Database, DatabaseError, Result, audit, nonsense};
+
+/// Version of [`StateDocument`].
+const FORMAT: u16 = 1;
+
+/// Where a machine stands beyond being replicated, as it is stored, format 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+enum StateDocument {
+    FailingOver { kind: StoredKind, phase: StoredPhase },
+    AwaitingCompletion,
+    Returning { fenced: bool },
+    CommitPending { kind: StoredKind, change: StoredChange },
+    Committed,
+    ReverseReplicating,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredKind {
+    Planned,
+    Unplanned,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredPhase {
+    BeforeFence,
+    Fencing,
+    LastSync,
+    Starting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredChange {
+    None,
+    Point,
+    Commit,
+}
+
+macro_rules! alike {
+    ($stored:ty = $domain:ty { $($name:ident),+ }) => {
+        impl From<$domain> for $stored {
+            fn from(value: $domain) -> Self {
+                match value { $(<$domain>::$name => Self::$name),+ }
+            }
+        }
+        impl From<$stored> for $domain {
+            fn from(value: $stored) -> Self {
+                match value { $(<$stored>::$name => Self::$name),+ }
+            }
+        }
+    };
+}
+alike!(StoredKind = Kind { Planned, Unplanned });
+alike!(StoredPhase = Phase { BeforeFence, Fencing, LastSync, Starting });
+alike!(StoredChange = Change { None, Point, Commit });
+
+impl StateDocument {
+    /// None of what follows from reports.
+    fn of(state: State) -> Option<Self> {
+        Some(match state {
+            State::Enabling
+            | State::InitialReplication
+            | State::Protected
+            | State::Disabling { .. } => return None,
+            State::FailingOver { kind, phase, .. } => {
+                Self::FailingOver { kind: kind.into(), phase: phase.into() }
+            }
+            State::AwaitingCompletion { .. } => Self::AwaitingCompletion,
+            State::Returning { phase, .. } => Self::Returning { fenced: phase == Return::Starting },
+            State::CommitPending { kind, change, .. } => {
+                Self::CommitPending { kind: kind.into(), change: change.into() }
+            }
+            State::Committed => Self::Committed,
+            State::ReverseReplicating => Self::ReverseReplicating,
+        })
+    }
+
+    /// Failovers begin from protected; from committed only with cloud providers.
+    fn state(self) -> State {
+        let from = Origin::Protected;
+        match self {
+            Self::FailingOver { kind, phase } => {
+                State::FailingOver { kind: kind.into(), phase: phase.into(), from }
+            }
+            Self::AwaitingCompletion => State::AwaitingCompletion { from },
+            Self::Returning { fenced } => {
+                let phase = if fenced { Return::Starting } else { Return::Fencing };
+                State::Returning { phase, from }
+            }
+            Self::CommitPending { kind, change } => {
+                State::CommitPending { kind: kind.into(), change: change.into(), from }
+            }
+            Self::Committed => State::Committed,
+            Self::ReverseReplicating => State::ReverseReplicating,
+        }
+    }
+}
+
+/// What is stored of a machine's failover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failover {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Whether the source is where the machine was not when it was protected.
+    pub reversed: bool,
+    /// Where it stands, beyond being replicated.
+    pub state: Option<State>,
+    /// What the machine was made of at the target.
+    pub recovery: Option<Uuid>,
+    /// Whether shipping waits until a job lets it go on.
+    pub held: bool,
+}
+
+impl Failover {
+    pub(super) fn read(
+        epoch: i64,
+        reversed: bool,
+        document: (Option<u16>, Option<String>),
+        recovery: Option<Uuid>,
+        held: bool,
+    ) -> Result<Self> {
+        let epoch = u64::try_from(epoch).map_err(|error| nonsense("an epoch", &error))?;
+        let state = match document {
+            (Some(FORMAT), Some(document)) => {
+                let stored: StateDocument = serde_json::from_str(&document)
+                    .map_err(|error| nonsense("where a failover stands", &error))?;
+                Some(stored.state())
+            }
+            (Some(format), Some(_)) => {
+                let cause = format_args!("format {format} is not known");
+                return Err(nonsense("where a failover stands", &cause));
+            }
+            _ => None,
+        };
+        Ok(Self { epoch: Epoch::new(epoch), reversed, state, recovery, held })
+    }
+
+    /// Whether changes are shipped: not once the source is fenced for good.
+    #[must_use]
+    pub const fn ships(&self) -> bool {
+        if self.held {
+            return false;
+        }
+        match self.state {
+            None | Some(State::AwaitingCompletion { .. } | State::ReverseReplicating) => true,
+            Some(State::FailingOver { kind, phase, .. }) => matches!(
+                (kind, phase),
+                (_, Phase::BeforeFence) | (Kind::Planned, Phase::Fencing | Phase::LastSync)
+            ),
+            Some(_) => false,
+        }
+    }
+
+    /// Which side the source is.
+    #[must_use]
+    pub const fn source(&self) -> Side {
+        if self.reversed { Side::Away } else { Side::Home }
+    }
+}
+
+impl Protection {
+    /// Where the machine stands. `tests` are those that are open now, which only
+    /// their jobs know.
+    #[must_use]
+    pub fn standing(&self, tests: Tests) -> Standing {
+        let source = self.failover.source();
+        let state = match (self.disabling, self.failover.state) {
+            (Some(_), state) => {
+                let before = state.unwrap_or(State::Protected);
+                let standing =
+                    Standing { source, epoch: self.failover.epoch, state: before, tests };
+                State::Disabling { active: standing.active() }
+            }
+            (None, Some(state)) => state,
+            (None, None) => match (self.newest(), &self.shipping) {
+                (Some(_), _) => State::Protected,
+                (None, Some(_)) => State::InitialReplication,
+                (None, None) => State::Enabling,
+            },
+        };
+        Standing { source, epoch: self.failover.epoch, state, tests }
+    }
+}
+
+/// What changes together with a machine's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Along {
+    /// Nothing.
+    Nothing,
+    /// What it was made of at the target.
+    Recovery(Option<Uuid>),
+    /// The direction turns: the source keeps the points from now on.
+    Turn,
+}
+
+impl Database {
+    /// Lets shipping go on that waited for a job. Durable on return.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn let_go(&self, id: ProtectionId) -> Result<()> {
+        sqlx::query("UPDATE protections SET held = FALSE WHERE id = $1")
+            .bind(id.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    /// Has something happen to a protected machine; where it stands then.
+    /// Durable on return.
+    ///
+    /// # Errors
+    /// [`Refused`](HappenError::Refused) when it cannot happen now, which changes
+    /// nothing; or the database fails.
+    pub async fn happen(
+        &self,
+        id: ProtectionId,
+        event: &Event,
+        tests: Tests,
+        along: Along,
+        by: (&str, OffsetDateTime),
+    ) -> Result<Standing, HappenError> {
+        let (actor, now) = by;
+        let protection = self.protection(&id.to_string()).await?;
+        let before = protection.standing(tests);
+        let replication = replication_of(&protection);
+        let route = domain::failover::Route::SITES;
+        let after = apply(&before, event, &replication, route)
+            .map_err(|refusal| HappenError::Refused(Box::new(refusal)))?;
+        let mut transaction = self.begin().await?;
+        // Another task may have been quicker.
+        let changed = keep(&mut transaction, &protection, &after, along, now).await?;
+        if !changed {
+            return Err(DatabaseError::Nonsense {
+                what: "where a failover stands",
+                cause: "two jobs changed it at once".into(),
+            }
+            .into());
+        }
+        let deed = audit::Deed {
+            actor: actor.to_owned(),
+            action: "failover",
+            subject: protection.machine_name.clone(),
+            detail: format!("{}; epoch {}", after.state.name(), after.epoch),
+        };
+        audit::write(&mut transaction, deed, now).await?;
+        transaction.commit().await.map_err(DatabaseError::from)?;
+        Ok(after)
+    }
+}
+
+/// Why something did not happen to a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum HappenError {
+    /// It cannot happen now.
+    #[error("{}", .0.reason)]
+    Refused(Box<domain::failover::Refusal>),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// How replication goes on, as far as a failover asks.
+#[must_use]
+pub fn replication_of(protection: &Protection) -> protection::Replication {
+    use wire::replication::Phase as Told;
+    if protection.paused {
+        return protection::Replication::Paused;
+    }
+    let Some((report, _)) = &protection.shipping else { return protection::Replication::Waiting };
+    if let Some(trouble) = &report.trouble {
+        return protection::Replication::Broken {
+            trouble: protection::Trouble {
+                code: trouble.fault.code.clone(),
+                cause: trouble.fault.cause.clone(),
+                advice: trouble.fault.advice.clone(),
+                since: trouble.since,
+            },
+        };
+    }
+    match &report.phase {
+        Told::Steady => protection::Replication::Steady,
+        Told::Resynchronising { reason, held_until } => {
+            protection::Replication::Resynchronising(protection::Comparison {
+                reason: reason.clone(),
+                held_until: *held_until,
+            })
+        }
+        Told::Initial | Told::Exporting { .. } | Told::Carried { .. } => {
+            protection::Replication::Initial
+        }
+        Told::Waiting | Told::Paused => protection::Replication::Waiting,
+    }
+}
+
+/// Keeps where a machine stands, unless that has changed since it was read.
+async fn keep(
+    connection: &mut SqliteConnection,
+    before: &Protection,
+    after: &Standing,
+    along: Along,
+    now: OffsetDateTime,
+) -> Result<bool> {
+    let id = before.id.to_string();
+    let document = |state| {
+        StateDocument::of(state)
+            .map(|document| serde_json::to_string(&document).expect("a state is plain"))
+    };
+    let (known, next) = (before.failover.state.and_then(document), document(after.state));
+    let changed = sqlx::query(
+        "UPDATE protections SET epoch = $2, failover_format = $3, failover = $4
+         WHERE id = $1 AND epoch = $5 AND failover IS NOT DISTINCT FROM $6",
+    )
+    .bind(&id)
+    .bind(i64::try_from(after.epoch.number()).unwrap_or(i64::MAX))
+    .bind(next.as_ref().map(|_| FORMAT))
+    .bind(next)
+    .bind(i64::try_from(before.failover.epoch.number()).unwrap_or(i64::MAX))
+    .bind(known)
+    .execute(&mut *connection)
+    .await?;
+    match along {
+        Along::Nothing => {}
+        Along::Recovery(recovery) => {
+            sqlx::query("UPDATE protections SET recovery = $2 WHERE id = $1")
+                .bind(&id)
+                .bind(recovery.map(|recovery| recovery.to_string()))
+                .execute(&mut *connection)
+                .await?;
+        }
+        Along::Turn => turn(connection, before, now).await?,
+    }
+    Ok(changed.rows_affected() == 1)
+}
+
+/// Turns the direction: what both sides told is of the other direction.
+async fn turn(
+    connection: &mut SqliteConnection,
+    before: &Protection,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let id = before.id.to_string();
+    let generation = protections::next_generation(connection, before.machine, now).await?;
+    sqlx::query(
+        "UPDATE protections SET source_host_id = $2, target_host_id = $3, generation = $4,
+             reversed = $5, held = TRUE, recovery = NULL, resynchronise = NULL, verify = NULL
+         WHERE id = $1",
+    )
+    .bind(&id)
+    .bind(before.target.to_string())
+    .bind(before.source.to_string())
+    .bind(generation)
+    .bind(!before.failover.reversed)
+    .execute(&mut *connection)
+    .await?;
+    for forgotten in [
+        "DELETE FROM shipping_reports WHERE protection_id = $1",
+        "DELETE FROM keeping_reports WHERE protection_id = $1",
+        "DELETE FROM points WHERE protection_id = $1",
+    ] {
+        sqlx::query(forgotten).bind(&id).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// A first point of the reverse direction is durable: the machine is protected.
+pub(super) async fn first_point(connection: &mut SqliteConnection, id: &str) -> Result<bool> {
+    let reversing = StateDocument::ReverseReplicating;
+    let changed = sqlx::query(
+        "UPDATE protections SET failover_format = NULL, failover = NULL
+         WHERE id = $1 AND failover = $2 AND NOT held",
+    )
+    .bind(id)
+    .bind(serde_json::to_string(&reversing).expect("a state is plain"))
+    .execute(connection)
+    .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// The host on a side of a protection.
+#[must_use]
+pub fn host_at(protection: &Protection, side: Side) -> HostId {
+    if side == protection.failover.source() { protection.source } else { protection.target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_that_is_stored_comes_back() {
+        let from = Origin::Protected;
+        let kinds = [Kind::Planned, Kind::Unplanned];
+        let phases = [Phase::BeforeFence, Phase::Fencing, Phase::LastSync, Phase::Starting];
+        let mut states = vec![
+            State::AwaitingCompletion { from },
+            State::Returning { phase: Return::Fencing, from },
+            State::Returning { phase: Return::Starting, from },
+            State::Committed,
+            State::ReverseReplicating,
+        ];
+        for kind in kinds {
+            states.extend(phases.map(|phase| State::FailingOver { kind, phase, from }));
+            let changes = [Change::None, Change::Point, Change::Commit];
+            states.extend(changes.map(|change| State::CommitPending { kind, change, from }));
+        }
+        for state in states {
+            let text = serde_json::to_string(&StateDocument::of(state).unwrap()).unwrap();
+            let read = Failover::read(3, true, (Some(FORMAT), Some(text)), None, false);
+            let read = read.unwrap();
+            assert_eq!((read.state, read.source()), (Some(state), Side::Away));
+        }
+        let golden = r#"{"state":"failing_over","kind":"planned","phase":"last_sync"}"#;
+        let read =
+            |format| Failover::read(1, false, (Some(format), Some(golden.into())), None, false);
+        let (kind, phase) = (Kind::Planned, Phase::LastSync);
+        assert_eq!(read(1).unwrap().state, Some(State::FailingOver { kind, phase, from }));
+        assert!(read(2).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! Planned failover: to the other side without loss, proved by hash.
+//!
+//! | step | undone by |
+//! | --- | --- |
+//! | begin | the machine runs at the source, protected as before |
+//! | synchronise (while it runs) | nothing: points do no harm |
+//! | shut-down-source | with the first |
+//! | raise-epoch | the epoch is the source's again, and the target knows |
+//! | fence-source | with the former |
+//! | last-synchronisation: source and target agree | nothing: points do no harm |
+//! | define-at-target | what was made is discarded |
+//! | start-at-target | it is stopped |
+//! | await-life (best effort) | nothing: looking changes nothing |
+//! | await-commit | an undo of its own |
+//!
+//! The last synchronisation comes after the fence (ADR 15): a source that is
+//! merely shut down might be started again.
+
+use std::time::Duration;
+
+use domain::failover::{Event, Operation, Phase, State};
+use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
+use wire::command::{Answer, Work};
+
+use super::World;
+use super::order::{Chosen, Order};
+use super::steps::{
+    AwaitCommit, AwaitLife, Begin, Define, Discard, FenceSource, HandEpochBack, RaiseEpoch,
+    RunAtSource, ShutDownSource, Start, Stop, give, happen, look, nonsense,
+};
+
+/// The most that bringing a machine's last changes over may take.
+const SYNCHRONISING: Duration = Duration::from_secs(24 * 3600);
+
+/// The operation.
+pub struct PlannedFailover;
+
+impl Runbook for PlannedFailover {
+    const NAME: &'static str = "planned-failover";
+    type State = Order;
+    type World = dyn World;
+
+    fn table(&self) -> Table<Self> {
+        Table::new()
+            .step(Begin(Operation::PlannedFailover))
+            .undone_by(RunAtSource)
+            .step(Synchronise)
+            .never_undone("another point does no harm")
+            .within(SYNCHRONISING)
+            .step(ShutDownSource)
+            .never_undone("the first step's undo starts it again")
+            .retry(Retry::NEVER)
+            .within(Duration::from_secs(3600))
+            .step(RaiseEpoch)
+            .undone_by(HandEpochBack)
+            .step(FenceSource { may_vouch: false })
+            .never_undone("the epoch that is handed back ends the fence")
+            .step(LastSynchronisation)
+            .never_undone("another point does no harm")
+            .within(SYNCHRONISING)
+            .step(Define)
+            .undone_by(Discard)
+            .step(Start)
+            .undone_by(Stop)
+            .step(AwaitLife)
+            .never_undone("looking changes nothing")
+            .retry(Retry::NEVER)
+            .on_failure(OnFailure::GoOn)
+            .step(AwaitCommit)
+            .never_undone("it is undone by an operation of its own")
+            .no_return("it runs at the target; undo the failover instead")
+    }
+
+    fn keys(&self, order: &Order) -> Vec<Key> {
+        order.keys()
+    }
+}
+
+/// Almost everything is at the target while the source still runs.
+struct Synchronise;
+
+impl Step<PlannedFailover> for Synchronise {
+    const NAME: &'static str = "synchronise";
+
+    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let work = Work::Synchronise { protection: order.protection(), compare: false };
+        give(cx, &machine.source, work).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Everything is at the target, and both sides agree by hash.
+struct LastSynchronisation;
+
+impl Step<PlannedFailover> for LastSynchronisation {
+    const NAME: &'static str = "last-synchronisation";
+
+    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let work = Work::Synchronise { protection: order.protection(), compare: true };
+        let point = match give(cx, &machine.source, work).await? {
+            Answer::Point { point } => point,
+            other => return Err(nonsense(&machine.source, &other)),
+        };
+        order.chosen = Some(Chosen { point: point.point, instant: point.instant });
+        if let State::FailingOver { phase: Phase::LastSync, .. } = machine.standing.state {
+            happen(order, cx, Event::SidesAgree).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}

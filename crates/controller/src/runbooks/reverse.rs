@@ -1,0 +1,93 @@
+//! Reverse replicate: the side where the machine ran before keeps its points
+//! from now on. Where its old disks are still there, only what differs is sent.
+//!
+//! | step | undone by |
+//! | --- | --- |
+//! | turn | nothing: a machine is protected one way or the other |
+//! | adopt-old-disks (best effort) | nothing: they stay as they are |
+//! | let-go: shipping begins | nothing |
+
+use std::time::Duration;
+
+use domain::failover::{Event, Operation, State};
+use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
+use wire::command::Work;
+
+use super::World;
+use super::order::Order;
+use super::steps::{give, happen_along, look};
+use crate::database::failover::Along;
+
+const ONE_WAY: &str = "a machine is protected one way or the other; fail it back instead";
+
+/// The operation.
+pub struct ReverseReplicate;
+
+impl Runbook for ReverseReplicate {
+    const NAME: &'static str = "reverse-replicate";
+    type State = Order;
+    type World = dyn World;
+
+    fn table(&self) -> Table<Self> {
+        Table::new()
+            .step(Turn)
+            .never_undone(ONE_WAY)
+            .no_return(ONE_WAY)
+            .on_failure(OnFailure::Ask)
+            .step(AdoptOldDisks)
+            .never_undone("they stay as they are")
+            .retry(Retry::times(8, Duration::from_secs(1), Duration::from_secs(30)))
+            .within(Duration::from_secs(24 * 3600))
+            .on_failure(OnFailure::GoOn)
+            .step(LetGo)
+            .never_undone(ONE_WAY)
+            .on_failure(OnFailure::Ask)
+    }
+
+    fn keys(&self, order: &Order) -> Vec<Key> {
+        order.keys()
+    }
+}
+
+/// Source and target have changed places; nothing is shipped yet.
+struct Turn;
+
+impl Step<ReverseReplicate> for Turn {
+    const NAME: &'static str = "turn";
+
+    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        if machine.standing.state != State::ReverseReplicating {
+            let event = Event::Asked(Operation::ReverseReplicate);
+            happen_along(order, cx, event, Along::Turn).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// The disks that the machine had are the first point of the way back.
+struct AdoptOldDisks;
+
+impl Step<ReverseReplicate> for AdoptOldDisks {
+    const NAME: &'static str = "adopt-old-disks";
+
+    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let (protection, uuid) = (order.protection(), machine.machine);
+        let work = Work::AdoptDisks { protection, machine: uuid };
+        give(cx, &machine.target, work).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Shipping begins.
+struct LetGo;
+
+impl Step<ReverseReplicate> for LetGo {
+    const NAME: &'static str = "let-go";
+
+    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
+        cx.world().let_go(order.protection()).await?;
+        Ok(Outcome::Done)
+    }
+}

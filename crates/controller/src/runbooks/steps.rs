@@ -1,0 +1,390 @@
+//! Steps that several operations have. Each looks at how things stand first, so
+//! that it may run again.
+
+use domain::failover::{Event, Fenced, Operation, Phase, Return, Standing, State};
+use jobs::{Context, Failure, Fault, Outcome, Resumer, Runbook, Step, Undo, Wait};
+use wire::command::{Answer, Purpose, Recovery, Work};
+use wire::replication::PointMark;
+
+use super::order::{Alive, Chosen, Order, PointWish};
+use super::{Host, NotGiven, Protected, World};
+use crate::database::failover::Along;
+
+/// What a sign of life may take, in seconds.
+const LIFE_SECONDS: u32 = 300;
+
+/// A runbook about one machine.
+pub trait OfMachine: Runbook<State = Order, World = dyn World> {}
+
+impl<R: Runbook<State = Order, World = dyn World>> OfMachine for R {}
+
+type Cx = Context<dyn World>;
+
+/// Has an agent do something, and tells how far it is.
+pub(super) async fn give(cx: &Cx, host: &Host, work: Work) -> Result<Answer, NotGiven> {
+    let report = |progress| cx.report(progress);
+    tokio::select! {
+        answer = cx.world().give(host, cx.ticket(), work, &report) => answer,
+        () = cx.stopping().cancelled() => Err(NotGiven::Failed(Fault::new(
+            domain::fault::Code::Interrupted.as_str(),
+            format!("wait for host {}", host.name),
+            "the job is to stop",
+            "What was begun there is taken back.",
+        ))),
+    }
+}
+
+pub(super) async fn look(order: &Order, cx: &Cx) -> Result<Protected, Failure> {
+    Ok(cx.world().look(order.protection()).await?)
+}
+
+pub(super) async fn happen(order: &Order, cx: &Cx, event: Event) -> Result<Standing, Failure> {
+    happen_along(order, cx, event, Along::Nothing).await
+}
+
+pub(super) async fn happen_along(
+    order: &Order,
+    cx: &Cx,
+    event: Event,
+    along: Along,
+) -> Result<Standing, Failure> {
+    cx.world().happen(order.protection(), event, along, &order.by).await
+}
+
+/// An agent that answers something else is of another version.
+pub(super) fn nonsense(host: &Host, answer: &Answer) -> Failure {
+    Failure::ForGood(Fault::new(
+        domain::fault::Code::ProtocolViolated.as_str(),
+        format!("understand host {}", host.name),
+        format!("it answered {answer:?}"),
+        "Check that the agent is a released version of Lifeboat.",
+    ))
+}
+
+/// The operation is taken up; nothing has changed but that.
+pub struct Begin(pub Operation);
+
+impl<R: OfMachine> Step<R> for Begin {
+    const NAME: &'static str = "begin";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        // A machine that nobody has seen is better started in vain.
+        order.ran = machine.ran.unwrap_or(true);
+        order.former = machine.recovery;
+        if !is_under_way(self.0, machine.standing.state) {
+            happen(order, cx, Event::Asked(self.0)).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Whether the operation was taken up already: the job alone may do that.
+fn is_under_way(operation: Operation, state: State) -> bool {
+    use domain::failover::{Change, Kind};
+    match operation {
+        Operation::PlannedFailover => {
+            matches!(state, State::FailingOver { kind: Kind::Planned, .. })
+        }
+        Operation::UnplannedFailover => {
+            matches!(state, State::FailingOver { kind: Kind::Unplanned, .. })
+        }
+        Operation::ChangePoint => {
+            matches!(state, State::CommitPending { change: Change::Point, .. })
+        }
+        Operation::Commit => matches!(state, State::CommitPending { change: Change::Commit, .. }),
+        Operation::Undo => matches!(state, State::Returning { .. }),
+        Operation::ReverseReplicate => state == State::ReverseReplicating,
+        _ => false,
+    }
+}
+
+/// The machine runs at the source again, protected as before.
+pub struct RunAtSource;
+
+impl<R: OfMachine> Undo<R> for RunAtSource {
+    const NAME: &'static str = "run-at-source";
+
+    async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        let machine = look(order, cx).await?;
+        let epoch = machine.standing.epoch.number();
+        let start = Work::Start { machine: machine.machine, epoch };
+        match machine.standing.state {
+            State::FailingOver { phase: Phase::BeforeFence, .. }
+            | State::AwaitingCompletion { .. } => {
+                // It was the source's all the time; it may have been shut down.
+                if order.ran && order.shut_down_seconds.is_some() {
+                    match give(cx, &machine.source, start).await {
+                        Ok(_) => {}
+                        Err(NotGiven::NotConnected(fault)) => {
+                            cx.warn(format!("{} Whether it runs is not known.", fault.cause));
+                        }
+                        Err(failed) => return Err(failed.into()),
+                    }
+                }
+                happen(order, cx, Event::TakingBack).await?;
+            }
+            State::Returning { phase: Return::Starting, .. } => {
+                if order.ran {
+                    give(cx, &machine.source, start).await?;
+                }
+                happen(order, cx, Event::SourceRuns).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A point is chosen.
+pub struct ChoosePoint;
+
+impl<R: OfMachine> Step<R> for ChoosePoint {
+    const NAME: &'static str = "choose-point";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let work = Work::ListPoints { protection: order.protection() };
+        let points = match give(cx, &machine.target, work).await? {
+            Answer::Points { points } => points,
+            other => return Err(nonsense(&machine.target, &other)),
+        };
+        let chosen = choose(&points, order.point).ok_or_else(|| {
+            Failure::ForGood(Fault::new(
+                domain::fault::Code::PointUnknown.as_str(),
+                format!("choose a recovery point of machine {}", machine.name),
+                match order.point {
+                    PointWish::Latest => "there is none".to_owned(),
+                    PointWish::LatestApp => "none is app-consistent".to_owned(),
+                    PointWish::Number(number) => format!("there is no point {number}"),
+                },
+                format!("Choose another: lifeboat point list {}", machine.name),
+            ))
+        })?;
+        order.chosen = Some(Chosen { point: chosen.point, instant: chosen.instant });
+        Ok(Outcome::Done)
+    }
+}
+
+fn choose(points: &[PointMark], wish: PointWish) -> Option<PointMark> {
+    let mut newest_first = points.iter().rev().copied();
+    match wish {
+        PointWish::Latest => newest_first.next(),
+        PointWish::LatestApp => newest_first.find(|point| point.app_consistent),
+        PointWish::Number(number) => newest_first.find(|point| point.point == number),
+    }
+}
+
+/// The source is shut down in order.
+pub struct ShutDownSource;
+
+impl<R: OfMachine> Step<R> for ShutDownSource {
+    const NAME: &'static str = "shut-down-source";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let Some(within_seconds) = order.shut_down_seconds else { return Ok(Outcome::Done) };
+        let machine = look(order, cx).await?;
+        let force = order.force;
+        let work = Work::ShutDown { machine: machine.machine, within_seconds, force };
+        give(cx, &machine.source, work).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The epoch is the target's from now on.
+pub struct RaiseEpoch;
+
+impl<R: OfMachine> Step<R> for RaiseEpoch {
+    const NAME: &'static str = "raise-epoch";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        if let State::FailingOver { phase: Phase::BeforeFence, .. } = machine.standing.state {
+            happen(order, cx, Event::EpochRaised).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// The epoch is the source's again, and the target knows.
+pub struct HandEpochBack;
+
+impl<R: OfMachine> Undo<R> for HandEpochBack {
+    const NAME: &'static str = "hand-epoch-back";
+
+    async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        let machine = look(order, cx).await?;
+        if let State::FailingOver {
+            phase: Phase::Fencing | Phase::LastSync | Phase::Starting,
+            ..
+        } = machine.standing.state
+        {
+            happen(order, cx, Event::TakingBack).await?;
+        }
+        fence_target(order, cx).await
+    }
+}
+
+/// Proves that the target will not run a machine that returns to its source.
+pub(super) async fn fence_target(order: &Order, cx: &Cx) -> Result<(), Failure> {
+    let machine = look(order, cx).await?;
+    let State::Returning { phase: Return::Fencing, .. } = machine.standing.state else {
+        return Ok(());
+    };
+    let epoch = machine.standing.epoch;
+    let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
+    give(cx, &machine.target, work).await?;
+    happen(order, cx, Event::TargetFenced(Fenced::Acknowledged(epoch))).await?;
+    Ok(())
+}
+
+/// The source will not run the machine any more.
+pub struct FenceSource {
+    /// Whether somebody may vouch for it, if its agent does not answer.
+    pub may_vouch: bool,
+}
+
+impl<R: OfMachine> Step<R> for FenceSource {
+    const NAME: &'static str = "fence-source";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let State::FailingOver { phase: Phase::Fencing, .. } = machine.standing.state else {
+            return Ok(Outcome::Done);
+        };
+        let epoch = machine.standing.epoch;
+        let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
+        let fenced = match give(cx, &machine.source, work).await {
+            Ok(_) => Fenced::Acknowledged(epoch),
+            Err(NotGiven::NotConnected(_)) if self.may_vouch => {
+                if !order.vouched && cx.resumed().is_none() {
+                    return Ok(Outcome::Wait(Wait::for_operator(format!(
+                        "vouch that host {} is without power or does not run {}: its agent does not answer, and a link that is cut looks the same",
+                        machine.source.name, machine.name
+                    ))));
+                }
+                cx.warn(format!(
+                    "host {} did not acknowledge; somebody vouched that it does not run {}",
+                    machine.source.name, machine.name
+                ));
+                let by = match cx.resumed().map(|resumed| &resumed.by) {
+                    Some(Resumer::Operator { name }) => name.clone(),
+                    Some(Resumer::Deadline) | None => order.by.clone(),
+                };
+                Fenced::Vouched { epoch, by }
+            }
+            Err(failed) => return Err(failed.into()),
+        };
+        happen(order, cx, Event::SourceFenced(fenced)).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The machine is defined at the target, from the point.
+pub struct Define;
+
+impl<R: OfMachine> Step<R> for Define {
+    const NAME: &'static str = "define-at-target";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let Some(chosen) = order.chosen else {
+            return Err(Failure::ForGood(Fault::new(
+                domain::fault::Code::Internal.as_str(),
+                format!("define machine {}", machine.name),
+                "no point was chosen",
+                "This is a defect of Lifeboat; please report it.",
+            )));
+        };
+        let purpose = match &order.test {
+            None => Purpose::Production,
+            Some(test) => Purpose::Test { name: test.name.clone(), uuid: test.uuid },
+        };
+        let recovery = Recovery {
+            id: order.recovery,
+            protection: order.protection(),
+            point: chosen.point,
+            purpose,
+            nics: order.nics.clone(),
+        };
+        match give(cx, &machine.target, Work::Define(Box::new(recovery))).await? {
+            Answer::Defined { remarks } => remarks.into_iter().for_each(|remark| cx.warn(remark)),
+            other => return Err(nonsense(&machine.target, &other)),
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Nothing of what was made at the target is left.
+pub struct Discard;
+
+impl<R: OfMachine> Undo<R> for Discard {
+    const NAME: &'static str = "discard-at-target";
+
+    async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        let machine = look(order, cx).await?;
+        give(cx, &machine.target, Work::Discard { recovery: order.recovery }).await?;
+        Ok(())
+    }
+}
+
+/// The machine runs at the target.
+pub struct Start;
+
+impl<R: OfMachine> Step<R> for Start {
+    const NAME: &'static str = "start-at-target";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let epoch = order.test.is_none().then(|| machine.standing.epoch.number());
+        let work = Work::StartRecovered { recovery: order.recovery, epoch };
+        give(cx, &machine.target, work).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// The machine does not run at the target.
+pub struct Stop;
+
+impl<R: OfMachine> Undo<R> for Stop {
+    const NAME: &'static str = "stop-at-target";
+
+    async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        let machine = look(order, cx).await?;
+        give(cx, &machine.target, Work::StopRecovered { recovery: order.recovery }).await?;
+        Ok(())
+    }
+}
+
+/// The machine gave a sign of life.
+pub struct AwaitLife;
+
+impl<R: OfMachine> Step<R> for AwaitLife {
+    const NAME: &'static str = "await-life";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        let work = Work::AwaitLife { recovery: order.recovery, within_seconds: LIFE_SECONDS };
+        match give(cx, &machine.target, work).await? {
+            Answer::Alive { by, after_ms } => order.alive = Some(Alive { by, after_ms }),
+            other => return Err(nonsense(&machine.target, &other)),
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// The failover is done, and waits for its commit.
+pub struct AwaitCommit;
+
+impl<R: OfMachine> Step<R> for AwaitCommit {
+    const NAME: &'static str = "await-commit";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        if let State::FailingOver { phase: Phase::Starting, .. } = machine.standing.state {
+            let along = Along::Recovery(Some(order.recovery));
+            happen_along(order, cx, Event::TargetRuns, along).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}

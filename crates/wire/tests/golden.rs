@@ -272,7 +272,7 @@ fn replication_is_wished_and_told_as_ever() {
             trouble: Some(trouble.clone()),
             remarks: vec!["the guest agent does not answer".into()],
             newest: Some(point),
-            progress: Some(Progress { done: 1, total: 2 }),
+            progress: Some(Progress { done: 1, total: 2, seconds_left: None }),
             rpo_worst_ms: Some(60_000),
             rpo_p99_ms: Some(31_000),
             totals: Totals { read: 3, sent: 2, points: 1 },

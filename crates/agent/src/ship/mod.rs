@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 use wire::replication::{Shipping, ShippingReport};
 
+mod backlog;
 mod copy;
 pub mod course;
 pub mod fault;

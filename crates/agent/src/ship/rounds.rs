@@ -57,7 +57,7 @@ impl<C: Capture> Rounds<C> {
             wanted: Wanted::Crash,
             host: "source",
             portions: Portions::default(),
-            progress: &|_, _| {},
+            progress: &|_| {},
             phase: &|_| {},
         };
         match round.run(async |_, _, _| ()).await? {

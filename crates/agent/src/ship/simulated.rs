@@ -322,7 +322,7 @@ async fn life(seed: u64, rounds: u32) -> (usize, u32) {
             wanted: Wanted::Crash,
             host: "east",
             portions,
-            progress: &|_, _| {},
+            progress: &|_| {},
             phase: &|_| {},
         };
         if round.run(async |_, _, _| {}).await.is_err() {

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use wire::data::Hello;
 use wire::replication::{Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble};
 
-use super::course::{Course, Kept, Mark};
+use super::course::{Course, Kept};
 use super::fault::of_capture;
 use super::folder::Courses;
 use super::off;
@@ -130,8 +130,9 @@ pub(super) struct Task {
     capture: Option<(Duration, LibvirtCapture)>,
     sender: Option<Sender>,
     rpo: RpoHistory,
-    /// Instant of the newest durable data, milliseconds since 1970.
-    newest: Option<i64>,
+    /// When the newest durable data was what the disks held, by a clock that
+    /// nobody sets; if there was any before we began, no earlier than that.
+    newest: Option<Instant>,
     app_due: Option<Instant>,
     /// What told the machine and its disks from others when the newest point was
     /// made of them while it was off; none as soon as it was seen running.
@@ -149,6 +150,7 @@ impl Task {
         let (protection, machine) = (duty.borrow().protection, duty.borrow().machine);
         let mut course = around.courses.read(protection);
         course.machine = Some(machine.uuid());
+        let newest = course.sealed.map(|_| Instant::now());
         Self {
             around,
             duty,
@@ -157,7 +159,7 @@ impl Task {
             capture: None,
             sender: None,
             rpo: RpoHistory::default(),
-            newest: None,
+            newest,
             app_due: None,
             off: None,
             dialled: None,
@@ -225,6 +227,7 @@ impl Task {
     }
 
     async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
+        let begun = Instant::now();
         if let Some(at) = duty.not_before
             && at > OffsetDateTime::now_utc()
             && self.course.sealed.is_none()
@@ -238,7 +241,7 @@ impl Task {
         let off = off::print(&self.around.observations.borrow(), duty.machine);
         if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
             // Nobody has written to the disks of a machine that is off.
-            self.newest = Some(milliseconds(OffsetDateTime::now_utc()));
+            self.newest = Some(Instant::now());
             self.told_phase();
             return Ok(Next::WhenDue);
         }
@@ -254,8 +257,8 @@ impl Task {
             return Err(Fault::internal("ship", &"nothing was opened"));
         };
         let board = Arc::clone(&self.board);
-        let progress = move |done: u64, total: u64| {
-            board.change(|report| report.progress = Some(Progress { done, total }));
+        let progress = move |progress: Progress| {
+            board.change(|report| report.progress = Some(progress));
         };
         let told = Arc::clone(&self.board);
         let phase = move |course: &Course| told.phase_of(course, &duty.name);
@@ -293,7 +296,7 @@ impl Task {
                     self.app_due = Some(Instant::now() + Duration::from_secs(every.into()));
                 }
                 self.note_age();
-                self.newest = Some(point.instant);
+                self.newest = Some(begun);
                 self.note_age();
                 debug!(machine = %duty.name, point = point.point, took_ms = figures.took_ms, changed = figures.changed, sent = figures.sent, "a point");
                 let resynchronised = self.course.resynchronised;
@@ -322,6 +325,9 @@ impl Task {
                 {
                     let report = verify::failed(wish, fault.clone());
                     self.board.change(|board| board.verified = Some(report));
+                }
+                if self.course.is_steady() {
+                    self.board.change(|report| report.progress = None);
                 }
                 // A capture that failed is opened anew, which tidies up.
                 self.capture = None;
@@ -353,9 +359,6 @@ impl Task {
         info!(machine = %duty.name, target = %duty.target_name, "connected to the keeper of its points");
         self.course.meet(Kept::of(&welcome));
         if let Some(newest) = welcome.newest {
-            if self.course.sealed == Some(Mark::of(&newest)) {
-                self.newest = Some(newest.instant);
-            }
             self.board.change(|report| report.newest = Some(PointMark::of(&newest)));
         }
         self.sender = Some(sender);
@@ -378,7 +381,7 @@ impl Task {
     fn note_age(&mut self) {
         let Some(newest) = self.newest else { return };
         let now = milliseconds(OffsetDateTime::now_utc());
-        let age = u64::try_from(now - newest).unwrap_or(0);
+        let age = u64::try_from(newest.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.rpo.note(now, age);
         let (worst, p99) = (self.rpo.worst(), self.rpo.p99());
         self.board.change(|report| (report.rpo_worst_ms, report.rpo_p99_ms) = (worst, p99));

@@ -173,9 +173,11 @@ pub(crate) fn view(
             used_bytes: report.used_bytes,
             free_bytes: report.free_bytes,
         }),
-        progress: shipped
-            .and_then(|report| report.progress)
-            .map(|progress| Progress { done_bytes: progress.done, total_bytes: progress.total }),
+        progress: shipped.and_then(|report| report.progress).map(|progress| Progress {
+            done_bytes: progress.done,
+            total_bytes: progress.total,
+            seconds_left: progress.seconds_left,
+        }),
         totals: shipped.map(|report| Totals {
             read_bytes: report.totals.read,
             sent_bytes: report.totals.sent,

@@ -327,10 +327,15 @@ impl Session<'_> {
             End::Broken(database_fault(&format!("{doing} of host {}", self.name), &error))
         };
         match message {
-            AgentMessage::Heartbeat => send(&mut self.channel, &ControllerMessage::Heartbeat).await,
+            AgentMessage::Heartbeat { now: theirs } => {
+                if let Some(theirs) = theirs {
+                    self.place.clock_is_ahead_by(theirs - now, now);
+                }
+                send(&mut self.channel, &ControllerMessage::Heartbeat).await
+            }
             AgentMessage::Inventory(inventory) => {
                 debug!(host = %self.name, machines = inventory.machines.len(), "inventory");
-                database
+                let renamed = database
                     .apply_inventory(self.host, *inventory, now)
                     .await
                     .map_err(|error| broken("keep the inventory", error))

@@ -38,7 +38,12 @@ pub enum AgentMessage {
     /// The hypervisor stopped answering; the last inventory stands.
     HypervisorLost(HypervisorLost),
     /// The agent is there.
-    Heartbeat,
+    Heartbeat {
+        /// What time it is by the agent's clock; not told by older agents.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        now: Option<OffsetDateTime>,
+    },
     /// How replication is. From version 2 on.
     Replication(Box<Replication>),
     /// Asks for a fresh certificate before the present one ends.
@@ -134,7 +139,7 @@ impl AgentMessage {
             Self::Hello(_) => "hello",
             Self::Inventory(_) => "inventory",
             Self::HypervisorLost(_) => "hypervisor_lost",
-            Self::Heartbeat => "heartbeat",
+            Self::Heartbeat { .. } => "heartbeat",
             Self::Replication(_) => "replication",
             Self::Renew { .. } => "renew",
         }

@@ -177,7 +177,8 @@ fn what_agents_say_is_kept() {
     keeps("agent-inventory-1", &AgentMessage::Inventory(Box::new(inventory())));
     let lost = HypervisorLost { since: at(), reason: "the daemon went away".into() };
     keeps("agent-hypervisor-lost-1", &AgentMessage::HypervisorLost(lost));
-    keeps("agent-heartbeat-1", &AgentMessage::Heartbeat);
+    keeps("agent-heartbeat-1", &AgentMessage::Heartbeat { now: None });
+    keeps("agent-heartbeat-2", &AgentMessage::Heartbeat { now: Some(at()) });
     keeps("agent-renew-1", &AgentMessage::Renew { request: "-----BEGIN".into() });
 }
 

@@ -338,7 +338,11 @@ impl Session<'_> {
                 let renamed = database
                     .apply_inventory(self.host, *inventory, now)
                     .await
-                    .map_err(|error| broken("keep the inventory", error))
+                    .map_err(|error| broken("keep the inventory", error))?;
+                if renamed {
+                    self.controller.duties.announce();
+                }
+                Ok(())
             }
             AgentMessage::HypervisorLost(lost) => {
                 warn!(host = %self.name, reason = %lost.reason, "a hypervisor does not answer");
@@ -348,8 +352,10 @@ impl Session<'_> {
                     .map_err(|error| broken("keep the state of the hypervisor", error))
             }
             AgentMessage::Replication(report) => {
+                let connections = &self.controller.connections;
+                let in_time = |host, label| connections.can_date(host, label);
                 let changed = database
-                    .apply_replication(self.host, *report, self.duties.as_ref(), now)
+                    .apply_replication(self.host, *report, self.duties.as_ref(), in_time, now)
                     .await
                     .map_err(|error| broken("keep the report on replication", error))?;
                 if changed {

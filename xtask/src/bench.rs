@@ -2,13 +2,16 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::metadata::root;
 
 /// Runs `lifeboat-bench` with these arguments, in our place: it cleans up
 /// after itself, also when it is interrupted.
 pub(crate) fn run(first: Option<&str>, arguments: Vec<OsString>) -> Result<()> {
+    if arguments.first().is_some_and(|suite| suite == "replication") {
+        build_lab()?;
+    }
     // Relative paths in the arguments are those of the caller.
     let error = Command::new("cargo")
         .args(["run", "--release", "--locked", "--quiet", "--manifest-path"])
@@ -18,4 +21,16 @@ pub(crate) fn run(first: Option<&str>, arguments: Vec<OsString>) -> Result<()> {
         .args(arguments)
         .exec();
     Err(error).context("run cargo")
+}
+
+/// Builds the product and the lab, whose guests count their writes.
+fn build_lab() -> Result<()> {
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .args(["--package", "cli", "--package", "lab", "--bins"])
+        .status()
+        .context("run cargo")?;
+    ensure!(status.success(), "the lab could not be built");
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use domain::id::HostId;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -24,6 +25,9 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(6);
 /// How long the network may take to reach a peer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes that the kernel takes beyond those that are on their way.
+const UNSENT_MAX: u32 = 256 << 10;
 
 /// Who this host is to its peers; renewed while the agent runs.
 #[derive(Debug, Clone)]
@@ -134,6 +138,9 @@ pub async fn dial(
         .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_LIMIT.as_secs())))?
         .map_err(|error| unreachable(error.to_string()))?;
     stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    // Else what the kernel holds for a slow network, megabytes, would seem done.
+    let unsent = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX);
+    unsent.map_err(|error| unreachable(error.to_string()))?;
     let tls = peer_agent(&passport.credentials, &passport.authority, peer)
         .map_err(|error| Fault::internal(&doing, &domain::fault::chain(&error)))?;
     let handshake =

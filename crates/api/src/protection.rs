@@ -224,6 +224,10 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Of so many.
     pub total_bytes: u64,
+    /// At the pace so far, the rest takes so many seconds; absent while there is
+    /// no telling.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
 }
 
 /// Sums.

@@ -44,7 +44,9 @@ async fn measure(controller: &Controller) -> crate::database::Result<()> {
     let known: Vec<(ProtectionId, OffsetDateTime)> = protections
         .iter()
         .filter(|protection| is_heard_of(protection, &controller.connections))
-        .filter_map(|protection| Some((protection.id, protection.newest()?)))
+        .filter_map(|protection| Some((protection, protection.newest()?)))
+        .filter(|(protection, label)| controller.connections.can_date(protection.source, *label))
+        .map(|(protection, label)| (protection.id, label))
         .collect();
     if known.is_empty() {
         return Ok(());

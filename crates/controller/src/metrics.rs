@@ -13,7 +13,8 @@
 //! | `lifeboat_protection_rpo_seconds` | as above | age of the newest point |
 //! | `lifeboat_protection_points` | as above | recovery points that are kept |
 //! | `lifeboat_protection_sent_bytes` | as above | sent since the source's agent began |
-//! | `lifeboat_protection_backlog_bytes` | as above | left of the copy that is under way |
+//! | `lifeboat_protection_backlog_bytes` | as above | left of the copy or cycle that is under way |
+//! | `lifeboat_protection_backlog_seconds` | as above | what the rest of it takes at the pace so far |
 //!
 //! Those of protections are written here and not kept, so that a protection
 //! that is gone leaves no series behind.
@@ -95,7 +96,7 @@ pub async fn render(controller: &Controller) -> Result<String> {
 type Gauge = (&'static str, fn(&Protection) -> Option<f64>);
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge shows magnitudes")]
-const OF_PROTECTIONS: [Gauge; 5] = [
+const OF_PROTECTIONS: [Gauge; 6] = [
     ("lifeboat_protection_health", |protection| {
         Some(match protection.health.level {
             HealthLevel::Normal => 0.0,
@@ -117,6 +118,10 @@ const OF_PROTECTIONS: [Gauge; 5] = [
             progress.total_bytes.saturating_sub(progress.done_bytes)
         };
         protection.totals.map(|_| protection.progress.map_or(0, left) as f64)
+    }),
+    ("lifeboat_protection_backlog_seconds", |protection| {
+        let left = |progress: api::protection::Progress| progress.seconds_left;
+        protection.totals.map(|_| protection.progress.and_then(left).unwrap_or(0) as f64)
     }),
 ];
 

@@ -355,6 +355,7 @@ mod tests {
             reachability: Reachability::Connected { since: OffsetDateTime::UNIX_EPOCH },
             replicates: true,
             has_address: true,
+            clock_ahead: None,
         }
     }
 

@@ -12,7 +12,7 @@
 //! [health](crate::protection_health) the fourth. All of them are derived, each
 //! time anew, from what is wanted and what agents last told.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::host::{Reachability, Refusal};
 use crate::units::{ByteCount, Seconds};
@@ -66,6 +66,19 @@ pub struct Side {
     pub replicates: bool,
     /// Whether others know where to send it anything.
     pub has_address: bool,
+    /// How far its clock is ahead of the controller's, or behind it if negative;
+    /// none while that is not known.
+    pub clock_ahead: Option<Duration>,
+}
+
+/// A point, as far as its order and its age go. Numbers say which is newer:
+/// labels are of a clock that may be set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Newest {
+    /// Its number in the store.
+    pub point: u32,
+    /// When the disks were held still, by the source's clock.
+    pub instant: OffsetDateTime,
 }
 
 /// What a source's agent told.
@@ -77,8 +90,8 @@ pub struct Shipping {
     pub trouble: Option<Trouble>,
     /// What it does less well than the policy asks.
     pub remarks: Vec<String>,
-    /// The instant of the newest point that is durable at the target.
-    pub newest: Option<OffsetDateTime>,
+    /// The newest point that is durable at the target.
+    pub newest: Option<Newest>,
 }
 
 /// What the shipping of a machine is doing.
@@ -121,8 +134,8 @@ pub struct Comparison {
 pub struct Keeping {
     /// What keeps points from arriving or old ones from going.
     pub trouble: Option<Trouble>,
-    /// The instant of the newest point that it has.
-    pub newest: Option<OffsetDateTime>,
+    /// The newest point that it has.
+    pub newest: Option<Newest>,
     /// What the points take up.
     pub used: ByteCount,
     /// What is free where they lie.
@@ -213,9 +226,30 @@ impl Observed {
     pub fn newest(&self) -> Option<OffsetDateTime> {
         let shipped = self.shipping.as_ref().and_then(|shipping| shipping.newest);
         let kept = self.keeping.as_ref().and_then(|keeping| keeping.newest);
-        shipped.max(kept)
+        shipped.max(kept).map(|newest| newest.instant)
+    }
+
+    /// How old the newest point is, as far as clocks let anybody tell: its label
+    /// is of the source's.
+    #[must_use]
+    pub fn age(&self, now: OffsetDateTime) -> Option<Duration> {
+        let newest = self.newest()?;
+        let ahead = self.source.clock_off().unwrap_or(Duration::ZERO);
+        Some((now - newest + ahead).max(Duration::ZERO))
     }
 }
+
+impl Side {
+    /// How far its clock is ahead or behind, if that is more than reports and
+    /// clocks usually differ by.
+    #[must_use]
+    pub fn clock_off(&self) -> Option<Duration> {
+        self.clock_ahead.filter(|ahead| ahead.abs() > CLOCK_ALLOWED)
+    }
+}
+
+/// Clocks may differ by this much before anybody is told.
+pub const CLOCK_ALLOWED: Duration = Duration::seconds(10);
 
 /// Where a protection stands.
 #[must_use]
@@ -369,7 +403,7 @@ pub(crate) mod tests {
 
     /// Replicates, and its newest point is this old.
     pub(crate) fn steady(age: i64) -> Observed {
-        let newest = Some(NOW - time::Duration::seconds(age));
+        let newest = Some(Newest { point: 2, instant: NOW - time::Duration::seconds(age) });
         Observed {
             source: side("kvm1"),
             target: side("kvm2"),
@@ -396,6 +430,7 @@ pub(crate) mod tests {
             reachability: Reachability::Connected { since: NOW - time::Duration::DAY },
             replicates: true,
             has_address: true,
+            clock_ahead: Some(time::Duration::ZERO),
         }
     }
 

@@ -65,6 +65,13 @@ pub enum Reason {
     },
     /// A host's agent is one that does not replicate.
     AgentTooOld(String),
+    /// A host's clock is not the controller's.
+    ClockOff {
+        /// The host.
+        host: String,
+        /// How far it is ahead, or behind if negative.
+        ahead: Duration,
+    },
     /// Nobody knows where to send the target anything.
     NoAddress(String),
     /// The source's agent is connected and tells nothing of the protection.
@@ -149,6 +156,8 @@ pub fn judge(intent: &Intent, observed: &Observed, now: OffsetDateTime) -> Healt
     let mut reasons = Vec::new();
     for side in [&observed.source, &observed.target] {
         reasons.extend(judge_side(side, intent, now));
+        let off = side.clock_off();
+        reasons.extend(off.map(|ahead| Reason::ClockOff { host: side.name.clone(), ahead }));
     }
     if !observed.target.has_address {
         reasons.push(Reason::NoAddress(observed.target.name.clone()));
@@ -197,7 +206,7 @@ fn troubles(observed: &Observed) -> impl Iterator<Item = Reason> {
 }
 
 fn judge_age(intent: &Intent, observed: &Observed, now: OffsetDateTime) -> Option<Reason> {
-    let age = now - observed.newest()?;
+    let age = observed.age(now)?;
     let allowed = age_allowed(intent.every);
     let by_far = age > (intent.every.duration() * RPO_CRITICAL_TIMES).max(allowed);
     (age > allowed).then_some(Reason::PointOld { age, allowed, by_far })
@@ -268,6 +277,7 @@ impl Reason {
             | Self::LittleRoom { almost_none: true, .. } => Level::Critical,
             Self::NotHeard { .. }
             | Self::AgentTooOld(_)
+            | Self::ClockOff { .. }
             | Self::NotTaken(_)
             | Self::PointOld { .. }
             | Self::Paused { .. }
@@ -291,6 +301,9 @@ impl Reason {
                 "Look after the host, its agent and its network; replication between the agents may go on meanwhile. See: lifeboat host show {host}."
             ),
             Self::AgentTooOld(host) => format!("Upgrade the agent of {host}."),
+            Self::ClockOff { host, .. } => format!(
+                "Set the clock of {host} or of the controller, best by NTP. Points are in their order whatever a clock says, and none is dropped for it; but they are labelled by the source's clock, and how old they were is not written down until the clocks agree."
+            ),
             Self::NoAddress(host) => format!(
                 "Let the agent of {host} listen for other agents, and restart it; see the guide to protection."
             ),
@@ -321,6 +334,10 @@ impl fmt::Display for Reason {
                 write!(f, "host {host} is not heard since {}", utc(*since))
             }
             Self::AgentTooOld(host) => write!(f, "the agent of {host} is too old to replicate"),
+            Self::ClockOff { host, ahead } => {
+                let way = if ahead.is_negative() { "behind" } else { "ahead of" };
+                write!(f, "the clock of {host} is {} {way} the controller's", span(ahead.abs()))
+            }
             Self::NoAddress(host) => {
                 write!(f, "the agent of {host} has not told where other agents reach it")
             }
@@ -363,6 +380,7 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protection::Newest;
     use crate::protection::tests::{NOW, intent, steady, trouble};
 
     fn render(intent: &Intent, observed: &Observed) -> String {
@@ -387,7 +405,8 @@ mod tests {
     #[test]
     fn whichever_side_knows_a_newer_point_is_believed() {
         let mut observed = steady(5);
-        observed.shipping.as_mut().unwrap().newest = Some(NOW - Duration::HOUR);
+        observed.shipping.as_mut().unwrap().newest =
+            Some(Newest { point: 1, instant: NOW - Duration::HOUR });
         let since = NOW - Duration::HOUR;
         observed.source.reachability = Reachability::NotReachable { since };
         assert_eq!(
@@ -395,6 +414,34 @@ mod tests {
             "Warning: host kvm1 is not heard since 1969-12-31 23:00:00Z",
             "points arrive although the controller does not hear the source"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_and_taken_into_account() {
+        let hours = Duration::hours(5);
+        let off = |ahead: Duration| {
+            let mut observed = steady(5);
+            observed.source.clock_ahead = Some(ahead);
+            for newest in [
+                &mut observed.shipping.as_mut().unwrap().newest,
+                &mut observed.keeping.as_mut().unwrap().newest,
+            ] {
+                newest.as_mut().unwrap().instant += ahead;
+            }
+            render(&intent(), &observed)
+        };
+        assert_eq!(off(hours), "Warning: the clock of kvm1 is 5 h ahead of the controller's");
+        assert_eq!(off(-hours), "Warning: the clock of kvm1 is 5 h behind the controller's");
+        assert_eq!(off(Duration::seconds(10)), "Normal: ");
+    }
+
+    /// A clock was set back: the newest point is the one that was made last.
+    #[test]
+    fn numbers_and_not_labels_say_which_point_is_newest() {
+        let mut observed = steady(5);
+        observed.shipping.as_mut().unwrap().newest =
+            Some(Newest { point: 3, instant: NOW - Duration::hours(5) });
+        assert_eq!(observed.newest(), Some(NOW - Duration::hours(5)));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) fn fill(bytes: &mut [u8], seed: u64) {
 }
 
 /// SplitMix64: a number that looks random and depends on nothing but `seed`.
-pub(crate) fn mix(seed: u64) -> u64 {
+pub fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -2,8 +2,13 @@
 //!
 //! Ages are taken from the labels of points, so that a policy means what the
 //! operator thinks; but a clock that jumped must not delete anything. `now` is
-//! therefore the lesser of the wall clock and what a steady clock allows, and
-//! while the two disagree nothing is dropped at all.
+//! therefore the least of the wall clock, what a steady clock allows, and the
+//! label of the newest point, and while the first two disagree nothing is
+//! dropped at all.
+//!
+//! So a keeper's clock that is hours ahead makes no point older than it is, not
+//! even after a restart; and while no points come, because the source is lost
+//! perhaps, those that there are do not thin out.
 
 use std::fmt;
 
@@ -121,7 +126,8 @@ pub struct Needs<'a> {
 pub fn judge(points: &[Point], policy: &Policy, needs: Needs<'_>, clock: Clock) -> Vec<Verdict> {
     let steady = clock.before.map_or(clock.wall, |before| before.saturating_add(clock.elapsed));
     let jumped = (clock.wall - steady).abs() > JUMP;
-    let now = clock.wall.min(steady);
+    let newest = points.last().map_or(i64::MAX, |point| point.instant);
+    let now = clock.wall.min(steady).min(newest);
     let mut slots = Slots { taken: Vec::new() };
     // From the newest back: the newest of a slot is the one that stays, and
     // one that is kept anyway serves as its slot's point.
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn newest_point_survives_an_expired_policy() {
         assert_eq!(
-            render(&points(&[2000, 1900]), Needs::default(), on_time()),
+            render(&points(&[4000, 1900]), Needs::default(), on_time()),
             "drop (past retention), keep (newest)"
         );
     }
@@ -256,7 +262,7 @@ mod tests {
         let mut points = points(&[900, 900, 900, 900, 900, 900, 1]);
         points[2].hold = Hold::Operator;
         points[3].hold = Hold::Until(NOW + 1);
-        points[4].hold = Hold::Until(NOW);
+        points[4].hold = Hold::Until(NOW - HOUR);
         points[5].consistency = Consistency::App;
         let needs = Needs { views: &[Cycle(1)], synchronisations: &[Cycle(2)] };
         assert_eq!(
@@ -264,6 +270,27 @@ mod tests {
             "keep (somebody reads it), keep (a synchronisation needs it), \
              keep (held by an operator), keep (write-once), drop (past retention), \
              keep (app-consistent), keep (newest)"
+        );
+    }
+
+    #[test]
+    fn a_keepers_clock_that_stays_ahead_makes_no_point_older() {
+        let ahead = Clock { wall: NOW + 5000 * HOUR, ..on_time() };
+        let restarted = Clock { before: None, ..ahead };
+        let for_long = Clock { before: Some(ahead.wall - HOUR), ..ahead };
+        for clock in [restarted, for_long] {
+            assert_eq!(
+                render(&points(&[800, 2, 1]), Needs::default(), clock),
+                "drop (past retention), keep (recent), keep (newest)"
+            );
+        }
+    }
+
+    #[test]
+    fn points_do_not_thin_out_while_none_come() {
+        assert_eq!(
+            render(&points(&[601, 600]), Needs::default(), on_time()),
+            "keep (recent), keep (newest)"
         );
     }
 

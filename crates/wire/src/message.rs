@@ -41,7 +41,12 @@ pub enum AgentMessage {
     /// The hypervisor stopped answering; the last inventory stands.
     HypervisorLost(HypervisorLost),
     /// The agent is there.
-    Heartbeat,
+    Heartbeat {
+        /// What time it is by the agent's clock; not told by older agents.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        now: Option<OffsetDateTime>,
+    },
     /// How replication is. From version 2 on.
     Replication(Box<Replication>),
     /// What has become of a command. From version 3 on.
@@ -142,7 +147,7 @@ impl AgentMessage {
             Self::Hello(_) => "hello",
             Self::Inventory(_) => "inventory",
             Self::HypervisorLost(_) => "hypervisor_lost",
-            Self::Heartbeat => "heartbeat",
+            Self::Heartbeat { .. } => "heartbeat",
             Self::Replication(_) => "replication",
             Self::Answered(_) => "answered",
             Self::Renew { .. } => "renew",

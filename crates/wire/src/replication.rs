@@ -331,13 +331,18 @@ impl PointMark {
     }
 }
 
-/// How far a copy is.
+/// How far a copy is, or a cycle that takes its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Bytes of the disks that are at the target or need not go.
+    /// Bytes of the disks, or of what changed on them, that are at the target or
+    /// need not go.
     pub done: u64,
     /// Of so many.
     pub total: u64,
+    /// At the pace so far, the rest takes so many seconds; none while there is
+    /// no telling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
 }
 
 /// Sums, in bytes.

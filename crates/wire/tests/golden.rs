@@ -181,7 +181,8 @@ fn what_agents_say_is_kept() {
     keeps("agent-inventory-1", &AgentMessage::Inventory(Box::new(inventory())));
     let lost = HypervisorLost { since: at(), reason: "the daemon went away".into() };
     keeps("agent-hypervisor-lost-1", &AgentMessage::HypervisorLost(lost));
-    keeps("agent-heartbeat-1", &AgentMessage::Heartbeat);
+    keeps("agent-heartbeat-1", &AgentMessage::Heartbeat { now: None });
+    keeps("agent-heartbeat-2", &AgentMessage::Heartbeat { now: Some(at()) });
     keeps("agent-renew-1", &AgentMessage::Renew { request: "-----BEGIN".into() });
 }
 
@@ -293,7 +294,7 @@ fn replication_is_wished_and_told_as_ever() {
             trouble: Some(trouble.clone()),
             remarks: vec!["the guest agent does not answer".into()],
             newest: Some(point),
-            progress: Some(Progress { done: 1, total: 2 }),
+            progress: Some(Progress { done: 1, total: 2, seconds_left: None }),
             rpo_worst_ms: Some(60_000),
             rpo_p99_ms: Some(31_000),
             totals: Totals { read: 3, sent: 2, points: 1 },
@@ -330,7 +331,7 @@ fn replication_is_wished_and_told_as_ever() {
         Phase::Resynchronising { reason: "a disk grew".into(), held_until: Some(at()) },
     ];
     let stages = [
-        ImportStage::Reading(Progress { done: 1, total: 2 }),
+        ImportStage::Reading(Progress { done: 1, total: 2, seconds_left: None }),
         ImportStage::Taken,
         ImportStage::Failed(trouble),
     ];
@@ -379,7 +380,7 @@ fn commands_are_given_and_answered_as_ever() {
     let point = PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096 };
     let done = |answer| Outcome::Done { answer };
     let outcomes = [
-        Outcome::Working { progress: Some(Progress { done: 1, total: 2 }) },
+        Outcome::Working { progress: Some(Progress { done: 1, total: 2, seconds_left: None }) },
         done(Answer::Done),
         done(Answer::Down { how: Downed::InOrder }),
         done(Answer::Defined { remarks: vec!["its TPM is left out".into()] }),

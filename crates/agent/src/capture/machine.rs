@@ -143,6 +143,9 @@ impl Work {
         let (active, configuration) = self.access().ask("look at the state", look).await?;
         if active {
             let standing = self.running.cut(&request, held).await?;
+            if let Some((checkpoint, files)) = &standing.left_behind {
+                self.off.tidy_left_behind(files, checkpoint.as_str()).await;
+            }
             let cut = Cut {
                 checkpoint: standing.checkpoint,
                 instant: standing.instant,

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::access::Access;
 use super::cut::{Base, Consistency, CutDisk, CutRequest, Held, Wanted, Way, WholeReason};
@@ -140,9 +140,27 @@ impl Off {
     }
 
     async fn remove_bitmap(&self, disk: &Disk, name: &str) -> Result<(), String> {
-        let (DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
-            return Err(format!("{} is no file", disk.source));
-        };
+        match &disk.source {
+            DiskSource::File(path) | DiskSource::Block(path) => {
+                self.remove_bitmap_from(path, name).await
+            }
+            other => Err(format!("{other} is no file")),
+        }
+    }
+
+    /// Removes a bitmap from files that are the machine's no more. In one that
+    /// others use it stays.
+    pub(super) async fn tidy_left_behind(&self, files: &[String], name: &str) {
+        for file in files {
+            let machine = self.access.machine();
+            match self.remove_bitmap_from(file, name).await {
+                Ok(()) => debug!(%machine, file, "a disk was taken away; its bitmap is removed"),
+                Err(why) => debug!(%machine, file, %why, "a disk was taken away; its bitmap stays"),
+            }
+        }
+    }
+
+    async fn remove_bitmap_from(&self, path: &str, name: &str) -> Result<(), String> {
         let (program, before) = self.qemu_img.split_first().expect("a program was named");
         let removing = Command::new(program)
             .args(before)

@@ -107,6 +107,16 @@ fn base(seen: &SeenDisk, since: &Since, broken: &BTreeSet<String>) -> Base {
     })
 }
 
+/// Files of disks that the machine had at the checkpoint and has no more: its
+/// bitmap in them is of no use to anybody.
+#[must_use]
+pub fn left_behind(disks: &[SeenDisk], since: &Since) -> Vec<String> {
+    let Since::Known(SeenCheckpoint { note, .. }) = since else { return Vec::new() };
+    let sources = note.disks.values().map(|noted| &noted.source);
+    let has = |source: &String| disks.iter().any(|seen| seen.disk.source.to_string() == *source);
+    sources.filter(|source| source.starts_with('/') && !has(source)).cloned().collect()
+}
+
 /// The disks whose bitmaps are to be given up after libvirt called a checkpoint
 /// broken: the one that it names, else all that were to be told from it.
 #[must_use]
@@ -221,6 +231,14 @@ mod tests {
                 "vdg Whole: no changes are noted on a disk that is read-only or shared",
             ]
         );
+    }
+
+    #[test]
+    fn a_disk_that_was_taken_away_is_known_by_its_file() {
+        let then = ["vda", "vdb"].map(|target| disk(target, DiskFormat::Qcow2, 1));
+        assert_eq!(left_behind(&then, &checkpoint(&then)), [""; 0]);
+        assert_eq!(left_behind(&then[..1], &checkpoint(&then)), ["/i/vdb"]);
+        assert_eq!(left_behind(&then[..1], &Since::Nothing), [""; 0]);
     }
 
     #[test]

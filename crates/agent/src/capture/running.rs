@@ -57,6 +57,8 @@ pub(super) struct Standing {
     pub(super) instant: u64,
     pub(super) consistency: Consistency,
     pub(super) disks: Vec<CutDisk>,
+    /// Files that hold a bitmap with this name, and are the machine's no more.
+    pub(super) left_behind: Option<(CheckpointName, Vec<String>)>,
     pub(super) keeper: JoinHandle<()>,
 }
 
@@ -106,6 +108,10 @@ impl Running {
             instant: begun.instant,
             consistency: begun.consistency,
             disks,
+            left_behind: request
+                .since
+                .clone()
+                .map(|name| (name, plan::left_behind(&sight.disks, &sight.since))),
             keeper: tokio::spawn(watch.keep(held)),
         })
     }

@@ -154,12 +154,14 @@ impl Keeper {
                 changed = self.reports.changed(), if self.tells_replication => {
                     changed.expect("the duties are performed for ever");
                     let report = self.reports.borrow_and_update().clone();
+                    // First the clock that labelled what is told.
+                    dial::send(&mut channel, &alive()).await?;
                     Some(AgentMessage::Replication(Box::new(report)))
                 }
                 _ = heartbeat.tick() => Some(
                     renewal
                         .begin_if_due(&self.identity, OffsetDateTime::now_utc())
-                        .unwrap_or(AgentMessage::Heartbeat),
+                        .unwrap_or_else(alive),
                 ),
                 () = sleep_until(silence) => return Err(DialError::Silence),
             };
@@ -168,6 +170,10 @@ impl Keeper {
             }
         }
     }
+}
+
+fn alive() -> AgentMessage {
+    AgentMessage::Heartbeat { now: Some(OffsetDateTime::now_utc()) }
 }
 
 /// What is told of an observation.

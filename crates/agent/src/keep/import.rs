@@ -14,7 +14,7 @@ use replica::writer::Writer;
 use wire::replication::Keeping;
 
 use super::fault::of_store;
-use super::folder_name;
+use super::folder_of;
 
 /// Makes the newest point of what is in a folder a point of the machine's; if it
 /// is one already, nothing is done.
@@ -57,7 +57,7 @@ pub(super) fn take_in(
 /// The copy of this machine among those in the folder; the folder itself, if it
 /// is one.
 fn find(duty: &Keeping, folder: &Path) -> io::Result<Option<MachineFolder>> {
-    let named: PathBuf = folder.join(folder_name(duty));
+    let named: PathBuf = folder_of(folder, duty);
     if named.is_dir()
         && let Some(found) = MachineFolder::at(&named)?
     {

@@ -63,7 +63,7 @@ impl Keepers {
                     keeper.clone()
                 }
                 None => {
-                    let folder = self.folder.join(folder_name(duty));
+                    let folder = folder_of(&self.folder, duty);
                     info!(protection = %duty.protection, machine = %duty.name, folder = %folder.display(), "its points are kept here");
                     let keeper = Keeper::start(duty.clone(), folder, self.changed.clone());
                     keepers.insert(duty.protection, keeper.clone());
@@ -100,12 +100,53 @@ impl Keepers {
     }
 }
 
-/// A name that people recognise and that no two machines share.
-fn folder_name(duty: &Keeping) -> String {
+/// Where the points of a machine are, or will be: a machine may have had
+/// another name when the first came.
+fn folder_of(store: &Path, duty: &Keeping) -> PathBuf {
+    let (name, tail) = folder_name(duty);
+    let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
+    let mut folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let known = folders.find(|entry| entry.file_name().to_string_lossy().ends_with(&tail));
+    known.map_or_else(|| store.join(name), |entry| entry.path())
+}
+
+/// A name that people recognise and that no two machines share, and its end,
+/// which says whose it is.
+fn folder_name(duty: &Keeping) -> (String, String) {
     let fit = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = duty.name.chars().map(fit).take(100).collect();
     let id = duty.protection.to_string();
     // Its beginning is the time when it was drawn, which several may share.
-    let tail = id.rsplit('-').next().unwrap_or(&id);
-    format!("{}-{tail}", name.trim_start_matches('.'))
+    let tail = format!("-{}", id.rsplit('-').next().unwrap_or(&id));
+    (format!("{}{tail}", name.trim_start_matches('.')), tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::replication::{Compression, Retention};
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_renamed_keeps_its_points() {
+        let store = tempfile::tempdir().unwrap();
+        let duty = |name: &str, number| Keeping {
+            protection: ProtectionId::new(uuid::Uuid::from_u128(number)),
+            machine: domain::id::MachineUuid::new(uuid::Uuid::from_u128(7)),
+            name: name.into(),
+            source: domain::id::HostId::new(uuid::Uuid::from_u128(8)),
+            generation: 1,
+            retention: Retention { all_hours: 1, tiers: vec![], app_extra_hours: 0 },
+            compression: Compression::Fast,
+            import: None,
+        };
+        let shown = |name, number| {
+            let folder = folder_of(store.path(), &duty(name, number));
+            folder.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(shown(".web 1", 5), "web_1-000000000005");
+        std::fs::create_dir(store.path().join("web_1-000000000005")).unwrap();
+        assert_eq!(shown("shop", 5), "web_1-000000000005");
+        assert_eq!(shown("shop", 6), "shop-000000000006");
+    }
 }

@@ -71,6 +71,7 @@ impl Tender {
                 Err(error) => return Err(error),
             }
         }
+        debug!(points = points.len(), old = old.len(), "old points were looked for");
         if !old.is_empty() {
             let done = writer.reclaim(SEGMENTS)?;
             debug!(freed = done.freed, punched = done.punched, "room was given back");

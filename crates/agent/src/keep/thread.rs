@@ -165,7 +165,7 @@ impl Keeper {
         let wish = copy.wish;
         // Full means that it is busy: the next time, then.
         if self.orders.try_send((Voice::Own, Order::Import(copy))).is_ok() {
-            let stage = ImportStage::Reading(Progress { done: 0, total: 0 });
+            let stage = ImportStage::Reading(Progress { done: 0, total: 0, seconds_left: None });
             report.import = Some(ImportReport { wish, stage });
         }
     }
@@ -398,7 +398,7 @@ impl Worker {
         let mut progress = |done, total| {
             let import = ImportReport {
                 wish: copy.wish,
-                stage: ImportStage::Reading(Progress { done, total }),
+                stage: ImportStage::Reading(Progress { done, total, seconds_left: None }),
             };
             shared.report().import = Some(import);
             shared.changed.send_replace(());

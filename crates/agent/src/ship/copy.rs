@@ -36,6 +36,8 @@ pub(super) struct Disk<'a> {
     pub(super) encoders: &'a Encoders,
     /// Bytes of data that are looked at before anything of them is sent.
     pub(super) batch: u64,
+    /// Told the bytes of each piece that is done with.
+    pub(super) passed: &'a (dyn Fn(u64) + Sync),
 }
 
 /// How much was done.
@@ -221,6 +223,7 @@ async fn send_pieces(
         for frame in frames {
             sender.send(frame).await?;
         }
+        (disk.passed)(piece.length);
     }
     Ok(())
 }

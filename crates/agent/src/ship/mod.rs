@@ -28,6 +28,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 use wire::replication::{Shipping, ShippingReport};
 
+mod backlog;
 mod carried;
 mod copy;
 pub mod course;

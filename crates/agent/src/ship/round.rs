@@ -17,8 +17,9 @@ use domain::fault::{Code, Fault, chain};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 use wire::data::{Seal, Sealed};
-use wire::replication::{CycleFigures, Shipping};
+use wire::replication::{CycleFigures, Progress, Shipping};
 
+use super::backlog::Backlog;
 use super::copy::{self, Before, Disk, Done, Encoders};
 use super::course::{Course, Mark, Seen};
 use super::fault::of_capture;
@@ -84,8 +85,8 @@ pub(super) struct Round<'a, C> {
     pub(super) limit: Option<u64>,
     /// Whether everything may be compared now, if that must be.
     pub(super) may_compare: bool,
-    /// Told how far the copy is.
-    pub(super) progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Told how far the copy is, or a cycle that takes its time.
+    pub(super) progress: &'a (dyn Fn(Progress) + Sync),
     /// Told what the course has become.
     pub(super) phase: &'a (dyn Fn(&Course) + Sync),
 }
@@ -196,21 +197,34 @@ impl<C: Capture> Round<'_, C> {
         // A disk that is always whole must be gone through in one cut.
         let may_part = cut.disks.iter().all(|disk| disk.way == Way::Bitmap);
         let deadline = Instant::now() + self.portions.window;
+        let is_steady = self.course.is_steady();
+        let (copied, total) = match is_steady {
+            true => (0, self.changed(cut).await?),
+            false => self.course.progress(),
+        };
+        let backlog = Backlog::new(copied, total, self.progress);
+        let (count, ignore) = (|bytes| backlog.pass(bytes), |_| {});
         let mut ended = true;
         // What is reached counts once it is durable, and not before.
         let mut reached: Vec<u64> = self.course.disks.iter().map(|disk| disk.copied).collect();
         for (number, disk) in cut.disks.iter().enumerate() {
-            let place = Disk {
+            let mut place = Disk {
                 number: number as u16,
                 size: disk.size,
                 reader: &disk.reader,
                 encoders: &encoders,
                 batch: self.portions.batch,
+                passed: &count,
             };
+            if !is_steady {
+                // Of a copy it counts how much of the disks is there.
+                place.passed = &ignore;
+            }
             self.send_changes(&place, &disk.base, done).await?;
+            place.passed = &count;
             if ended {
                 let limit = may_part.then_some(deadline);
-                let stopped = self.copy_on(&place, &reached, limit, done).await?;
+                let stopped = self.copy_on(&place, limit, done).await?;
                 ended = stopped.is_none();
                 if let Some(reached) = reached.get_mut(number) {
                     *reached = stopped.unwrap_or(disk.size);
@@ -265,6 +279,18 @@ impl<C: Capture> Round<'_, C> {
         self.keep().await
     }
 
+    /// Bytes that changed on all disks.
+    async fn changed(&self, cut: &Cut) -> Result<u64, Fault> {
+        let mut total = 0;
+        for disk in &cut.disks {
+            let mut changes = disk.reader.changed(0..disk.size);
+            while let Some(stretch) = changes.next().await.map_err(of_capture)? {
+                total += stretch.length;
+            }
+        }
+        Ok(total)
+    }
+
     /// What changed in the part that the keeper has.
     async fn send_changes(
         &mut self,
@@ -288,16 +314,13 @@ impl<C: Capture> Round<'_, C> {
     }
 
     /// Copies on from where the last round ended; where it stopped before the
-    /// disk's end. `reached` is how far all disks are.
+    /// disk's end.
     async fn copy_on(
         &mut self,
         disk: &Disk<'_>,
-        reached: &[u64],
         deadline: Option<Instant>,
         done: &mut Done,
     ) -> Result<Option<u64>, Fault> {
-        let (_, total) = self.course.progress();
-        let before_us: u64 = reached.iter().sum();
         let number = usize::from(disk.number);
         let Some(course) = self.course.disks.get(number).filter(|disk| !disk.is_copied()) else {
             return Ok(None);
@@ -308,14 +331,8 @@ impl<C: Capture> Round<'_, C> {
             (false, false, Some(_)) => Before::Something,
             (false, false, None) => Before::Nothing,
         };
-        let from = course.copied;
-        let progress = self.progress;
-        progress(before_us, total);
-        let go_on = |reached: u64| {
-            progress(before_us + reached.saturating_sub(from), total);
-            deadline.is_none_or(|deadline| Instant::now() < deadline)
-        };
-        let all = disk.reader.all(from..disk.size);
+        let go_on = |_| deadline.is_none_or(|deadline| Instant::now() < deadline);
+        let all = disk.reader.all(course.copied..disk.size);
         copy::send(disk, all, before, self.sender, done, go_on).await
     }
 

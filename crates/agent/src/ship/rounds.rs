@@ -59,7 +59,7 @@ impl<C: Capture> Rounds<C> {
             portions: Portions::default(),
             limit: None,
             may_compare: true,
-            progress: &|_, _| {},
+            progress: &|_| {},
             phase: &|_| {},
         };
         match round.run(async |_, _, _| ()).await? {

@@ -328,7 +328,7 @@ async fn life(seed: u64, rounds: u32) -> (usize, u32) {
             portions,
             limit: None,
             may_compare: true,
-            progress: &|_, _| {},
+            progress: &|_| {},
             phase: &|_| {},
         };
         if round.run(async |_, _, _| {}).await.is_err() {

@@ -23,7 +23,7 @@ use wire::replication::{
 };
 
 use super::carried;
-use super::course::{CarriedStage, Course, Kept, Mark};
+use super::course::{CarriedStage, Course, Kept};
 use super::fault::of_capture;
 use super::folder::Courses;
 use super::recovery::RpoHistory;
@@ -159,8 +159,9 @@ pub(super) struct Task {
     capture: Option<(Duration, LibvirtCapture)>,
     sender: Option<Sender>,
     rpo: RpoHistory,
-    /// Instant of the newest durable data, milliseconds since 1970.
-    newest: Option<i64>,
+    /// When the newest durable data was what the disks held, by a clock that
+    /// nobody sets; if there was any before we began, no earlier than that.
+    newest: Option<Instant>,
     app_due: Option<Instant>,
     /// What told the machine and its disks from others when the newest point was
     /// made of them while it was off; none as soon as it was seen running.
@@ -189,6 +190,7 @@ impl Task {
         let (protection, machine) = (duty.borrow().protection, duty.borrow().machine);
         let mut course = around.courses.read(protection);
         course.machine = Some(machine.uuid());
+        let newest = course.sealed.map(|_| Instant::now());
         Self {
             around,
             duty,
@@ -197,7 +199,7 @@ impl Task {
             capture: None,
             sender: None,
             rpo: RpoHistory::default(),
-            newest: None,
+            newest,
             app_due: None,
             off: None,
             dialled: None,
@@ -266,6 +268,7 @@ impl Task {
     }
 
     async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
+        let begun = Instant::now();
         if let Some(at) = duty.not_before
             && at > OffsetDateTime::now_utc()
             && self.course.sealed.is_none()
@@ -290,7 +293,7 @@ impl Task {
         let off = off::print(&self.around.observations.borrow(), duty.machine);
         if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
             // Nobody has written to the disks of a machine that is off.
-            self.newest = Some(milliseconds(OffsetDateTime::now_utc()));
+            self.newest = Some(Instant::now());
             self.told_phase();
             return Ok(Next::WhenDue);
         }
@@ -311,8 +314,8 @@ impl Task {
             return Err(Fault::internal("ship", &"nothing was opened"));
         };
         let board = Arc::clone(&self.board);
-        let progress = move |done: u64, total: u64| {
-            board.change(|report| report.progress = Some(Progress { done, total }));
+        let progress = move |progress: Progress| {
+            board.change(|report| report.progress = Some(progress));
         };
         let told = Arc::clone(&self.board);
         let phase = move |course: &Course| told.phase_of(course, &duty.name);
@@ -359,7 +362,7 @@ impl Task {
                     return Ok(self.written(read, figures.sent));
                 }
                 self.note_age();
-                self.newest = Some(point.instant);
+                self.newest = Some(begun);
                 self.note_age();
                 debug!(machine = %duty.name, point = point.point, took_ms = figures.took_ms, changed = figures.changed, sent = figures.sent, "a point");
                 let resynchronised = self.course.resynchronised;
@@ -388,6 +391,9 @@ impl Task {
                 {
                     let report = verify::failed(wish, fault.clone());
                     self.board.change(|board| board.verified = Some(report));
+                }
+                if self.course.is_steady() {
+                    self.board.change(|report| report.progress = None);
                 }
                 // A capture that failed is opened anew, which tidies up.
                 self.capture = None;
@@ -455,9 +461,6 @@ impl Task {
         if let Some(newest) =
             welcome.newest.filter(|_| matches!(destination, Destination::Host { .. }))
         {
-            if self.course.sealed == Some(Mark::of(&newest)) {
-                self.newest = Some(newest.instant);
-            }
             self.board.change(|report| report.newest = Some(PointMark::of(&newest)));
         }
         self.sender = Some(sender);
@@ -498,7 +501,7 @@ impl Task {
     fn note_age(&mut self) {
         let Some(newest) = self.newest else { return };
         let now = milliseconds(OffsetDateTime::now_utc());
-        let age = u64::try_from(now - newest).unwrap_or(0);
+        let age = u64::try_from(newest.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.rpo.note(now, age);
         let (worst, p99) = (self.rpo.worst(), self.rpo.p99());
         self.board.change(|report| (report.rpo_worst_ms, report.rpo_p99_ms) = (worst, p99));

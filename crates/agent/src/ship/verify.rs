@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 use wire::data::{DIGESTS_MAX, Sealed};
-use wire::replication::{PointMark, VerifiedDisk, VerifyReport};
+use wire::replication::{PointMark, Progress, VerifiedDisk, VerifyReport};
 
+use super::backlog::Backlog;
 use super::copy::leaf;
 use super::fault::of_capture;
 use super::sender::Sender;
@@ -32,17 +33,14 @@ pub(super) async fn verify(
     cut: &Cut,
     point: &Sealed,
     sender: &mut Sender,
-    progress: &(dyn Fn(u64, u64) + Sync),
+    progress: &(dyn Fn(Progress) + Sync),
 ) -> VerifyReport {
     let total = cut.disks.iter().map(|disk| disk.size).sum();
-    let mut done = 0;
+    let backlog = Backlog::new(0, total, progress);
     let mut disks = Vec::new();
     let mut trouble = None;
     for (number, disk) in (0_u16..).zip(&cut.disks) {
-        let mut step = |bytes| {
-            done += bytes;
-            progress(done, total);
-        };
+        let mut step = |bytes| backlog.pass(bytes);
         match compare(number, disk, sender, &mut step).await {
             Ok(verified) => disks.push(verified),
             Err(fault) => {

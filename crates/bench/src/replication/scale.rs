@@ -17,6 +17,12 @@ pub(crate) struct Scale {
     pub(crate) every: u64,
     /// Cycles that count.
     pub(crate) cycles: usize,
+    /// Rounds of a guest that counts its writes.
+    pub(crate) guest_rounds: u32,
+    /// Seconds of each turn of it.
+    pub(crate) guest_seconds: u32,
+    /// Seconds of its cycles.
+    pub(crate) guest_every: u32,
 }
 
 impl Scale {
@@ -29,6 +35,9 @@ impl Scale {
         small_changes: 32,
         every: 30,
         cycles: 3,
+        guest_rounds: 3,
+        guest_seconds: 60,
+        guest_every: 30,
     };
 
     /// What shows that it works.
@@ -40,5 +49,8 @@ impl Scale {
         small_changes: 8,
         every: 1,
         cycles: 3,
+        guest_rounds: 1,
+        guest_seconds: 10,
+        guest_every: 5,
     };
 }

@@ -249,6 +249,22 @@ fn show(session: &Session, protection: &Protection) {
             ),
         ));
     }
+    if let Some(progress) = &protection.progress {
+        let left = progress.total_bytes.saturating_sub(progress.done_bytes);
+        let pace = progress.seconds_left.map(|seconds| {
+            let left = span(time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX)));
+            format!(", {left} at the pace so far")
+        });
+        fields.push((
+            "Backlog",
+            format!(
+                "{} of {} left{}",
+                ByteCount::new(left),
+                ByteCount::new(progress.total_bytes),
+                pace.unwrap_or_default()
+            ),
+        ));
+    }
     if let Some(cycle) = &protection.last_cycle {
         fields.push((
             "Last cycle",
@@ -325,7 +341,7 @@ fn replication(protection: &Protection) -> String {
     match &protection.replication {
         Replication::Waiting => "waiting".into(),
         Replication::Initial => format!("initial{progress}"),
-        Replication::Steady => "steady".into(),
+        Replication::Steady => format!("steady{progress}"),
         Replication::Exporting { .. } => format!("first copy into a folder{progress}"),
         Replication::Carried { .. } if progress.is_empty() => "first copy to be carried".into(),
         Replication::Carried { .. } => format!("taking in the first copy{progress}"),

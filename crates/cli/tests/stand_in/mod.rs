@@ -150,7 +150,7 @@ async fn serve(
                 None => return,
             },
             _ = heartbeat.tick() => {
-                if dial::send(channel, &AgentMessage::Heartbeat).await.is_err() {
+                if dial::send(channel, &AgentMessage::Heartbeat { now: None }).await.is_err() {
                     return;
                 }
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use domain::fault::{Code, Fault};
 use domain::id::HostId;
-use time::OffsetDateTime;
+use domain::protection::CLOCK_ALLOWED;
+use time::{Duration, OffsetDateTime};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -19,8 +20,18 @@ pub struct Connections {
 struct Connection {
     since: OffsetDateTime,
     session: Uuid,
+    clock: Clock,
     /// Tells the session to end, and why. One word is enough.
     cut: mpsc::Sender<Fault>,
+}
+
+/// An agent's clock beside ours.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    /// How far it is ahead of ours, once it told.
+    ahead: Option<Duration>,
+    /// When it was last seen to be off, on this connection.
+    off: Option<OffsetDateTime>,
 }
 
 /// The place of a session among the connections; gives it up when dropped.
@@ -47,7 +58,8 @@ impl Connections {
         let (cut, told) = mpsc::channel(1);
         let mut former = None;
         self.by_host.send_modify(|by_host| {
-            former = by_host.insert(host, Connection { since, session, cut });
+            former =
+                by_host.insert(host, Connection { since, session, clock: Clock::default(), cut });
         });
         if let Some(former) = former {
             let fault = Fault::new(
@@ -75,6 +87,23 @@ impl Connections {
         self.by_host.borrow().get(&host).map(|connection| connection.since)
     }
 
+    /// How far the clock of a host's agent is ahead of ours; none while that is
+    /// not known.
+    #[must_use]
+    pub fn clock_ahead(&self, host: HostId) -> Option<Duration> {
+        self.by_host.borrow().get(&host)?.clock.ahead
+    }
+
+    /// Whether a label that a host gave to a point may be compared with our
+    /// clock: not while the host's is off, and not when it may be of that time.
+    #[must_use]
+    pub fn can_date(&self, host: HostId, label: OffsetDateTime) -> bool {
+        let by_host = self.by_host.borrow();
+        let Some(Connection { clock, .. }) = by_host.get(&host) else { return true };
+        clock.ahead.is_none_or(|ahead| ahead.abs() <= CLOCK_ALLOWED)
+            && clock.off.is_none_or(|off| label > off)
+    }
+
     /// How many agents are connected.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -91,6 +120,21 @@ impl Place {
             // superseded, and then a word was sent before.
             None => std::future::pending().await,
         }
+    }
+
+    /// Takes note of the agent's clock.
+    pub fn clock_is_ahead_by(&self, ahead: Duration, now: OffsetDateTime) {
+        self.connections.by_host.send_if_modified(|by_host| {
+            let ours = by_host.get_mut(&self.host).filter(|c| c.session == self.session);
+            if let Some(connection) = ours {
+                connection.clock.ahead = Some(ahead);
+                if ahead.abs() > CLOCK_ALLOWED {
+                    connection.clock.off = Some(now);
+                }
+            }
+            // Who is connected has not changed.
+            false
+        });
     }
 
     /// Whether this session is still the host's.
@@ -130,5 +174,21 @@ mod tests {
         assert_eq!(connections.since(host), Some(at(2)), "the former takes nothing along");
         drop(second);
         assert_eq!(connections.since(host), None);
+    }
+
+    #[tokio::test]
+    async fn labels_of_a_clock_that_was_off_are_not_compared_with_ours() {
+        let connections = Connections::default();
+        let host = HostId::new(Uuid::from_u128(1));
+        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let can = |labels: [i64; 2]| labels.map(|label| connections.can_date(host, at(label)));
+        assert_eq!(can([5, 500]), [true, true], "nobody said otherwise");
+        let place = connections.enter(host, Uuid::from_u128(10), at(1));
+        place.clock_is_ahead_by(Duration::seconds(2), at(100));
+        assert_eq!(can([5, 500]), [true, true]);
+        place.clock_is_ahead_by(Duration::seconds(-50), at(200));
+        assert_eq!(can([5, 500]), [false, false]);
+        place.clock_is_ahead_by(Duration::ZERO, at(300));
+        assert_eq!(can([5, 500]), [false, true], "it may be of before it was right again");
     }
 }

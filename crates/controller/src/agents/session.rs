@@ -355,13 +355,22 @@ impl Session<'_> {
             End::Broken(database_fault(&format!("{doing} of host {}", self.name), &error))
         };
         match message {
-            AgentMessage::Heartbeat => send(&mut self.channel, &ControllerMessage::Heartbeat).await,
+            AgentMessage::Heartbeat { now: theirs } => {
+                if let Some(theirs) = theirs {
+                    self.place.clock_is_ahead_by(theirs - now, now);
+                }
+                send(&mut self.channel, &ControllerMessage::Heartbeat).await
+            }
             AgentMessage::Inventory(inventory) => {
                 debug!(host = %self.name, machines = inventory.machines.len(), "inventory");
-                database
+                let renamed = database
                     .apply_inventory(self.host, *inventory, now)
                     .await
-                    .map_err(|error| broken("keep the inventory", error))
+                    .map_err(|error| broken("keep the inventory", error))?;
+                if renamed {
+                    self.controller.duties.announce();
+                }
+                Ok(())
             }
             AgentMessage::HypervisorLost(lost) => {
                 warn!(host = %self.name, reason = %lost.reason, "a hypervisor does not answer");
@@ -371,8 +380,10 @@ impl Session<'_> {
                     .map_err(|error| broken("keep the state of the hypervisor", error))
             }
             AgentMessage::Replication(report) => {
+                let connections = &self.controller.connections;
+                let in_time = |host, label| connections.can_date(host, label);
                 let changed = database
-                    .apply_replication(self.host, *report, self.duties.as_ref(), now)
+                    .apply_replication(self.host, *report, self.duties.as_ref(), in_time, now)
                     .await
                     .map_err(|error| broken("keep the report on replication", error))?;
                 if changed {

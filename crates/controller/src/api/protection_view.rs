@@ -20,7 +20,7 @@ use wire::replication as told;
 use crate::Controller;
 use crate::database::hosts::HostRow;
 use crate::database::protections::Protection as Stored;
-use crate::database::reports::RpoFigures;
+use crate::database::reports::{self, RpoFigures};
 use crate::database::{DatabaseError, Result};
 
 /// All hosts, by id, as views of protections need them.
@@ -32,8 +32,9 @@ impl Hosts {
     pub(crate) async fn read(controller: &Controller) -> Result<Self> {
         let mut by_id = HashMap::new();
         for row in controller.database.hosts().await? {
-            let side = row.side(controller.connections.since(row.id()?))?;
-            by_id.insert(row.id()?, (row, side));
+            let (id, connections) = (row.id()?, &controller.connections);
+            let side = row.side(connections.since(id), connections.clock_ahead(id))?;
+            by_id.insert(id, (row, side));
         }
         Ok(Self { by_id })
     }
@@ -92,7 +93,7 @@ fn shipping(report: &told::ShippingReport) -> Shipping {
         },
         trouble: report.trouble.as_ref().map(trouble),
         remarks: report.remarks.clone(),
-        newest: report.newest.map(|point| point.instant),
+        newest: report.newest.map(reports::newest_of),
     }
 }
 
@@ -171,7 +172,7 @@ pub(crate) fn view(
                 .collect(),
         },
         rpo: Rpo {
-            now_ms: observed.newest().map(|newest| milliseconds(now - newest)),
+            now_ms: observed.age(now).map(milliseconds),
             allowed_ms: milliseconds(age_allowed(intent.every)),
             worst_24h_ms: figures.worst_ms,
             p99_24h_ms: figures.p99_ms,
@@ -189,7 +190,11 @@ pub(crate) fn view(
         progress: shipped
             .and_then(|report| report.progress)
             .or_else(|| kept.and_then(importing))
-            .map(|progress| Progress { done_bytes: progress.done, total_bytes: progress.total }),
+            .map(|progress| Progress {
+                done_bytes: progress.done,
+                total_bytes: progress.total,
+                seconds_left: progress.seconds_left,
+            }),
         totals: shipped.map(|report| Totals {
             read_bytes: report.totals.read,
             sent_bytes: report.totals.sent,
@@ -306,6 +311,6 @@ pub(super) async fn shown(
     let figures = controller.database.rpo_figures(stored.id, now - Duration::DAY).await?;
     let kept = controller.database.newest_point(stored.id).await?;
     let shipped = stored.shipping.as_ref().and_then(|(report, _)| report.newest);
-    let newest = [shipped, kept].into_iter().flatten().max_by_key(|point| point.instant);
+    let newest = [shipped, kept].into_iter().flatten().max_by_key(|point| point.point);
     view(stored, hosts, newest, figures, now)
 }

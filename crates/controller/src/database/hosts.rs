@@ -6,7 +6,7 @@ use domain::name::Name;
 use domain::protection::Side;
 use domain::token::{EnrolmentRefusal, EnrolmentToken, Secret, judge_enrolment};
 use sqlx::FromRow;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::inventory as sent;
 use wire::message::PROTOCOL_REPLICATION;
@@ -146,12 +146,17 @@ impl HostRow {
     ///
     /// # Errors
     /// When the row makes no sense.
-    pub fn side(&self, connected: Option<OffsetDateTime>) -> Result<Side> {
+    pub fn side(
+        &self,
+        connected: Option<OffsetDateTime>,
+        clock_ahead: Option<Duration>,
+    ) -> Result<Side> {
         Ok(Side {
             name: self.name.clone(),
             reachability: self.reachability(connected)?,
             replicates: self.protocol.is_some_and(|version| version >= PROTOCOL_REPLICATION),
             has_address: self.peer_address.is_some(),
+            clock_ahead,
         })
     }
 

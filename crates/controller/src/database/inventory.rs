@@ -84,9 +84,37 @@ struct Queries {
     delete: &'static str,
 }
 
+/// Gives protections the names that their machines have now.
+async fn rename_protected(
+    connection: &mut SqliteConnection,
+    host: HostId,
+    machines: &[sent::Machine],
+) -> Result<bool> {
+    let known: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT id, machine_uuid, machine_name FROM protections WHERE source_host_id = $1",
+    )
+    .bind(host.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut renamed = false;
+    for (protection, uuid, before) in known {
+        let now = machines.iter().find(|machine| machine.uuid.to_string() == uuid);
+        let Some(now) = now.filter(|machine| machine.name != before) else { continue };
+        sqlx::query("UPDATE protections SET machine_name = $2 WHERE id = $1")
+            .bind(protection)
+            .bind(&now.name)
+            .execute(&mut *connection)
+            .await?;
+        renamed = true;
+    }
+    Ok(renamed)
+}
+
 impl Database {
     /// Takes a whole inventory as the truth about a host: what it names is
-    /// there afterwards, and nothing else. Writes only what changed.
+    /// there afterwards, and nothing else. Writes only what changed. A protected
+    /// machine that was renamed is protected under its new name from then on;
+    /// tells whether one was.
     ///
     /// # Errors
     /// When the database fails; the former inventory then still stands.
@@ -95,8 +123,9 @@ impl Database {
         host: HostId,
         inventory: sent::Inventory,
         now: OffsetDateTime,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut transaction = self.begin().await?;
+        let renamed = rename_protected(&mut transaction, host, &inventory.machines).await?;
         let machines = inventory.machines.into_iter().map(|machine| {
             let id = MachineId::on_host(host, MachineUuid::new(machine.uuid)).uuid();
             (id, machine.name.clone(), machine)
@@ -122,7 +151,8 @@ impl Database {
         .bind(microseconds(now))
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(renamed)
     }
 
     /// Machines, by name.

@@ -2,7 +2,7 @@
 
 use domain::id::{HostId, MachineUuid, PolicyId, ProtectionId};
 use domain::policy::Policy;
-use domain::protection::Intent;
+use domain::protection::{Intent, Newest};
 use sqlx::{FromRow, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -63,7 +63,7 @@ pub struct Protection {
     /// What the target's agent last told, and when; without its points.
     pub keeping: Option<(KeepingReport, OffsetDateTime)>,
     /// The instant of the newest point that the target told of.
-    pub newest_kept: Option<OffsetDateTime>,
+    pub newest_kept: Option<Newest>,
     /// The verification that was finished last.
     pub verified: Option<VerifyReport>,
 }
@@ -145,6 +145,7 @@ struct ProtectionRow {
     keeping_format: Option<u16>,
     keeping: Option<String>,
     keeping_us: Option<i64>,
+    newest_kept: Option<u32>,
     newest_kept_us: Option<i64>,
     verified_format: Option<u16>,
     verified: Option<String>,
@@ -193,7 +194,7 @@ impl TryFrom<ProtectionRow> for Protection {
             disabling: optional_time(row.disabling_us)?,
             shipping: shipping.zip(optional_time(row.shipping_us)?),
             keeping: keeping.zip(optional_time(row.keeping_us)?),
-            newest_kept: optional_time(row.newest_kept_us)?,
+            newest_kept: reports::newest_kept(row.newest_kept, row.newest_kept_us)?,
             verified: reports::read(row.verified_format, row.verified, "a verification")?,
         })
     }
@@ -220,7 +221,8 @@ impl Protection {
     #[must_use]
     pub fn newest(&self) -> Option<OffsetDateTime> {
         let shipped = self.shipping.as_ref().and_then(|(report, _)| report.newest);
-        shipped.map(|point| point.instant).max(self.newest_kept)
+        let newest = shipped.map(reports::newest_of).max(self.newest_kept);
+        newest.map(|newest| newest.instant)
     }
 }
 
@@ -233,7 +235,9 @@ const SELECT: &str = "
            p.failover, p.recovery, p.held, p.created_us, p.disabling_us,
            s.format AS shipping_format, s.document AS shipping, s.received_us AS shipping_us,
            k.format AS keeping_format, k.document AS keeping, k.received_us AS keeping_us,
-           (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id) AS newest_kept_us,
+           (SELECT MAX(t.point) FROM points t WHERE t.protection_id = p.id) AS newest_kept,
+           (SELECT t.instant_us FROM points t WHERE t.protection_id = p.id
+            ORDER BY t.point DESC LIMIT 1) AS newest_kept_us,
            v.format AS verified_format, v.document AS verified
     FROM protections p
     JOIN policies po ON po.id = p.policy_id

@@ -2,6 +2,7 @@
 //! and the worst RPO of each minute.
 
 use domain::id::{HostId, ProtectionId};
+use domain::protection::Newest;
 use serde::de::DeserializeOwned;
 use sqlx::{FromRow, SqliteConnection};
 use std::collections::BTreeMap;
@@ -67,6 +68,7 @@ struct Expected {
     disabling_us: Option<i64>,
     source_ended: bool,
     target_ended: bool,
+    newest: Option<u32>,
     newest_us: Option<i64>,
     received_us: Option<i64>,
 }
@@ -75,7 +77,8 @@ impl Database {
     /// Keeps what an agent told of replication; what it has no business to tell
     /// of is passed over. `sent` is what the agent was last told to do on the
     /// connection that the report came by. Tells whether anybody's duties
-    /// changed by it: an answered wish is none any more.
+    /// changed by it: an answered wish is none any more. RPO is measured only
+    /// of points whose label, by the source's clock, can be compared with ours.
     ///
     /// # Errors
     /// When the database fails; nothing is changed then.
@@ -84,14 +87,17 @@ impl Database {
         host: HostId,
         report: Replication,
         sent: Option<&Duties>,
+        in_time: impl Fn(HostId, OffsetDateTime) -> bool,
         now: OffsetDateTime,
     ) -> Result<bool> {
         let mut transaction = self.begin().await?;
         let expected: Vec<Expected> = sqlx::query_as(
             "SELECT p.id, p.machine_name, p.source_host_id, p.target_host_id, p.resynchronise,
-                    p.verify, p.import_wish, p.offline_wish, p.disabling_us, p.source_ended, p.target_ended,
-                    (SELECT MAX(t.instant_us) FROM points t WHERE t.protection_id = p.id)
-                        AS newest_us,
+                    p.verify, p.import_wish, p.offline_wish, p.disabling_us, p.source_ended,
+                    p.target_ended,
+                    (SELECT MAX(t.point) FROM points t WHERE t.protection_id = p.id) AS newest,
+                    (SELECT t.instant_us FROM points t WHERE t.protection_id = p.id
+                     ORDER BY t.point DESC LIMIT 1) AS newest_us,
                     CASE WHEN COALESCE(s.received_us, 0) > COALESCE(k.received_us, 0)
                          THEN s.received_us ELSE k.received_us END AS received_us
              FROM protections p
@@ -120,14 +126,17 @@ impl Database {
                 note_ended(&mut transaction, id, &row, now).await?;
                 continue;
             }
-            let before = newest(&mut transaction, id, row.newest_us).await?;
+            let kept_before = newest_kept(row.newest, row.newest_us)?;
+            let before = newest(&mut transaction, id, kept_before).await?;
             if let Some(report) = shipped {
                 duties_changed |= apply_shipping(&mut transaction, &row, report, now).await?;
             }
             if let Some(report) = kept {
                 duties_changed |= apply_keeping(&mut transaction, id, &row, report, now).await?;
             }
-            measure(&mut transaction, id, before, &row, now).await?;
+            let source = HostId::new(uuid_of(&row.source_host_id)?);
+            let in_time = |label| in_time(source, label);
+            measure(&mut transaction, id, before, &row, in_time, now).await?;
         }
         transaction.commit().await?;
         Ok(duties_changed)
@@ -202,7 +211,7 @@ impl Database {
     pub async fn newest_point(&self, protection: ProtectionId) -> Result<Option<PointMark>> {
         let row: Option<PointRow> = sqlx::query_as(
             "SELECT point, instant_us, app_consistent, stored_bytes FROM points
-             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC LIMIT 1",
+             WHERE protection_id = $1 ORDER BY point DESC LIMIT 1",
         )
         .bind(protection.to_string())
         .fetch_optional(&self.readers)
@@ -217,7 +226,7 @@ impl Database {
     pub async fn points(&self, protection: ProtectionId) -> Result<Vec<PointMark>> {
         let rows: Vec<PointRow> = sqlx::query_as(
             "SELECT point, instant_us, app_consistent, stored_bytes FROM points
-             WHERE protection_id = $1 ORDER BY instant_us DESC, point DESC",
+             WHERE protection_id = $1 ORDER BY point DESC",
         )
         .bind(protection.to_string())
         .fetch_all(&self.readers)
@@ -403,7 +412,7 @@ async fn replace_points(
 async fn newest(
     connection: &mut SqliteConnection,
     id: ProtectionId,
-    newest_kept_us: Option<i64>,
+    kept: Option<Newest>,
 ) -> Result<Option<OffsetDateTime>> {
     let stored: Option<(u16, String)> =
         sqlx::query_as("SELECT format, document FROM shipping_reports WHERE protection_id = $1")
@@ -412,8 +421,19 @@ async fn newest(
             .await?;
     let (format, document) = stored.unzip();
     let report: Option<ShippingReport> = read(format, document, "a shipping report")?;
-    let shipped = report.and_then(|report| report.newest).map(|point| point.instant);
-    Ok(shipped.max(super::optional_time(newest_kept_us)?))
+    let shipped = report.and_then(|report| report.newest).map(newest_of);
+    Ok(shipped.max(kept).map(|newest| newest.instant))
+}
+
+/// What of a point tells which is the newest.
+pub(crate) fn newest_of(point: PointMark) -> Newest {
+    Newest { point: point.point, instant: point.instant }
+}
+
+/// Out of two columns, of the newest point that a target keeps.
+pub(super) fn newest_kept(point: Option<u32>, instant_us: Option<i64>) -> Result<Option<Newest>> {
+    let instant = super::optional_time(instant_us)?;
+    Ok(point.zip(instant).map(|(point, instant)| Newest { point, instant }))
 }
 
 /// Measures the RPO after a report. It is at its worst just before a new point
@@ -423,6 +443,7 @@ async fn measure(
     id: ProtectionId,
     before: Option<OffsetDateTime>,
     row: &Expected,
+    in_time: impl Fn(OffsetDateTime) -> bool,
     now: OffsetDateTime,
 ) -> Result<()> {
     let known = match super::optional_time(row.received_us)? {
@@ -432,15 +453,18 @@ async fn measure(
     let counts = match known {
         Some(before) => Some(before),
         None => {
-            let newest_us: Option<i64> =
-                sqlx::query_scalar("SELECT MAX(instant_us) FROM points WHERE protection_id = $1")
-                    .bind(id.to_string())
-                    .fetch_one(&mut *connection)
-                    .await?;
-            newest(connection, id, newest_us).await?
+            let kept: Option<(u32, i64)> = sqlx::query_as(
+                "SELECT point, instant_us FROM points WHERE protection_id = $1
+                 ORDER BY point DESC LIMIT 1",
+            )
+            .bind(id.to_string())
+            .fetch_optional(&mut *connection)
+            .await?;
+            let (point, instant_us) = kept.unzip();
+            newest(connection, id, newest_kept(point, instant_us)?).await?
         }
     };
-    match counts {
+    match counts.filter(|label| in_time(*label)) {
         Some(instant) => note_rpo(connection, id, now - instant, now).await,
         None => Ok(()),
     }
@@ -572,16 +596,29 @@ mod tests {
         let tell = async |stage| {
             let mut report = kept(vec![]);
             report.keeping[0].import = Some(ImportReport { wish: copy.wish, stage });
-            database.apply_replication(HostId::new(WEST), report, None, at(2)).await.unwrap()
+            database
+                .apply_replication(HostId::new(WEST), report, None, |_, _| true, at(2))
+                .await
+                .unwrap()
         };
         assert!(
-            !tell(ImportStage::Reading(wire::replication::Progress { done: 1, total: 2 })).await
+            !tell(ImportStage::Reading(wire::replication::Progress {
+                done: 1,
+                total: 2,
+                seconds_left: None
+            }))
+            .await
         );
         assert_eq!(database.protection("web").await.unwrap().import, Some(copy.clone()));
         assert!(tell(ImportStage::Taken).await, "the agent need not be told again");
         assert_eq!(database.protection("web").await.unwrap().import, None);
         let told = shipped(point(1, 10));
-        assert!(database.apply_replication(HostId::new(EAST), told, None, at(12)).await.unwrap());
+        assert!(
+            database
+                .apply_replication(HostId::new(EAST), told, None, |_, _| true, at(12))
+                .await
+                .unwrap()
+        );
         assert_eq!(database.protection("web").await.unwrap().offline, None);
     }
 
@@ -590,7 +627,10 @@ mod tests {
         let (_folder, database) = stage().await;
         let east = HostId::new(EAST);
         let tell = async |newest, now| {
-            database.apply_replication(east, shipped(newest), None, at(now)).await.unwrap();
+            database
+                .apply_replication(east, shipped(newest), None, |_, _| true, at(now))
+                .await
+                .unwrap();
             database.rpo_figures(WEB, at(now - 86_400)).await.unwrap()
         };
         // The first point is two seconds old when it is known.
@@ -615,7 +655,10 @@ mod tests {
         let (_folder, database) = stage().await;
         let west = HostId::new(WEST);
         let tell = async |host, points| {
-            database.apply_replication(host, kept(points), None, at(100)).await.unwrap();
+            database
+                .apply_replication(host, kept(points), None, |_, _| true, at(100))
+                .await
+                .unwrap();
             let points = database.points(WEB).await.unwrap();
             points.iter().map(|point| point.point).collect::<Vec<_>>()
         };
@@ -634,7 +677,10 @@ mod tests {
         database.wish(&stored, Wish::Disable, "admin", at(1)).await.unwrap();
         let tell = async |host, sent: Option<&Duties>| {
             let report = Replication::default();
-            database.apply_replication(HostId::new(host), report, sent, at(2)).await.unwrap();
+            database
+                .apply_replication(HostId::new(host), report, sent, |_, _| true, at(2))
+                .await
+                .unwrap();
             database.protections().await.unwrap().len()
         };
         let none = Duties::default();

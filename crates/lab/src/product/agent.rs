@@ -13,6 +13,8 @@ use crate::site::Site;
 
 /// The controller's address for agents, as all places know it.
 const CONTROLLER: &str = "third-place:7443";
+/// What stories have no other way to hear of is logged too.
+const LOGGED: &str = "info,agent::keep::tending=debug";
 const STATE_FOLDER: &str = "/var/lib/lifeboat/agent";
 
 /// An agent at a site, running or not.
@@ -139,7 +141,7 @@ impl Agent {
             .chain(more.iter().copied())
             .collect();
         let mut command = self.site.command(words[0]);
-        command.args(&words[1..]);
+        command.args(&words[1..]).env("LIFEBOAT_LOG", LOGGED);
         self.program.start(&self.site, &mut command).await
     }
 

@@ -20,7 +20,7 @@ mod program;
 pub use agent::Agent;
 pub use controller::{Answer, Controller};
 pub use deployment::Deployment;
-pub use points::{Points, STORE};
+pub use points::{Opened, Points, STORE};
 
 /// The product's binary: `LIFEBOAT_BIN`, or `lifeboat` beside this program.
 ///

@@ -60,6 +60,19 @@ impl Points {
         points.iter().map(|point| point["point"].as_u64().context("its number")).collect()
     }
 
+    /// A point's disks as raw images.
+    ///
+    /// # Errors
+    /// When there is no such point, or it is damaged.
+    pub fn open(&self, machine: &str, point: u64) -> Result<Opened> {
+        let folder = self.scratch.join(point.to_string());
+        fs::create_dir_all(&self.scratch)?;
+        let text = folder.to_str().context("a readable path")?.to_owned();
+        let opened = Opened { folder };
+        self.lifeboat(&["export", machine, &point.to_string(), &text, "--format", "raw"])?;
+        Ok(opened)
+    }
+
     /// Opens a point's disks: their file systems are whole after a journal
     /// replay, and the records on the first `disks` of them together have no
     /// hole. The last record.
@@ -67,28 +80,45 @@ impl Points {
     /// # Errors
     /// When the point is no such state.
     pub fn is_a_state(&self, machine: &str, point: u64, disks: u16) -> Result<u64> {
-        let folder = self.scratch.join(point.to_string());
-        fs::create_dir_all(&self.scratch)?;
-        let text = folder.to_str().context("a readable path")?;
-        self.lifeboat(&["export", machine, &point.to_string(), text, "--format", "raw"])?;
+        let opened = self.open(machine, point)?;
         let mut scans = Vec::new();
         for disk in 0..disks {
-            let image = folder.join(format!("disk{disk}.raw"));
+            let image = opened.disk(disk);
             let replay = Command::new("e2fsck").args(["-f", "-y"]).arg(&image).output()?;
             let told = String::from_utf8_lossy(&replay.stdout).into_owned();
             // 1: the journal was replayed, or the like; more: there was damage.
             ensure!(matches!(replay.status.code(), Some(0 | 1)), "point {point}: {told}");
             let clean = Command::new("e2fsck").args(["-f", "-n"]).arg(&image).output()?;
             ensure!(clean.status.code() == Some(0), "point {point}, disk {disk} is not clean");
-            let records = folder.join(format!("records{disk}"));
+            let records = opened.folder.join(format!("records{disk}"));
             dump(&image, &records)?;
             scans.push(scan(File::open(&records)?, disk, disks)?);
         }
         let (last, faults) = compare(&scans);
         let own: Vec<_> = scans.iter().flat_map(|scan| &scan.faults).collect();
         ensure!(faults.is_empty() && own.is_empty(), "point {point}: {faults:?} {own:?}");
-        fs::remove_dir_all(&folder)?;
         Ok(last)
+    }
+}
+
+/// A recovery point's disks as images, which are gone when this is dropped.
+#[derive(Debug)]
+pub struct Opened {
+    folder: PathBuf,
+}
+
+impl Opened {
+    /// The image of a disk, by its number from 0.
+    #[must_use]
+    pub fn disk(&self, number: u16) -> PathBuf {
+        self.folder.join(format!("disk{number}.raw"))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // What is left goes with the lab.
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -47,11 +47,11 @@ impl<'lab> Setting<'lab> {
 
     /// The number of the newest point.
     pub fn newest(&self) -> Result<u64> {
-        Ok(self.points.of("web")?.last().copied().unwrap_or(0))
+        Ok(self.points.of(self.web.name())?.last().copied().unwrap_or(0))
     }
 
     pub async fn protection(&self) -> Result<Protection> {
-        self.product.controller.protection("web").await
+        self.product.controller.protection(self.web.name()).await
     }
 
     /// Waits for a point that was begun after this instant: it has what the
@@ -65,7 +65,7 @@ impl<'lab> Setting<'lab> {
             Ok((found > newest + 1).then_some(()))
         })
         .await?;
-        let last = self.points.is_a_state("web", found, DISKS)?;
+        let last = self.points.is_a_state(self.web.name(), found, DISKS)?;
         ensure!(last >= acknowledged, "{after}: point {found} has {last} of {acknowledged}");
         println!("{after}: point {found}, {last} records");
         Ok(found)
@@ -103,8 +103,8 @@ impl<'lab> Setting<'lab> {
     /// which the machine had them.
     pub fn every_point_is_a_state(&self) -> Result<()> {
         let mut before = 0;
-        for point in self.points.of("web")? {
-            let last = self.points.is_a_state("web", point, DISKS)?;
+        for point in self.points.of(self.web.name())? {
+            let last = self.points.is_a_state(self.web.name(), point, DISKS)?;
             ensure!(last >= before, "point {point} has {last} records, one before had {before}");
             before = last;
         }
@@ -113,9 +113,9 @@ impl<'lab> Setting<'lab> {
 
     /// The guest has never been held, and no write of it has failed.
     pub async fn guest_noticed_nothing(&self) -> Result<()> {
-        let state = self.lab.east().virsh(&["domstate", "--reason", "web"]).await?;
+        let state = self.lab.east().virsh(&["domstate", "--reason", self.web.name()]).await?;
         ensure!(state.trim() == "running (booted)", "the machine is {state}");
-        let errors = self.lab.east().virsh(&["domblkerror", "web"]).await?;
+        let errors = self.lab.east().virsh(&["domblkerror", self.web.name()]).await?;
         ensure!(errors.contains("No errors found"), "{errors}");
         let console = self.web.console()?;
         let complaint = console.lines().find(|line| line.contains("I/O error"));

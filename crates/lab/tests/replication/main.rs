@@ -149,9 +149,10 @@ impl Story<'_> {
 
     /// What was written up to the shutdown is in a point, though no QEMU runs.
     async fn the_machine_is_shut_down_and_started(&self) -> Result<()> {
+        // Before: the one point of it may be there as soon as it is off.
+        let newest = self.newest()?;
         self.web.shutdown().await?;
         let acknowledged = self.web.acknowledged()?;
-        let newest = self.newest()?;
         wait_for("a point of the machine that is off", SOON, async || {
             Ok((self.newest()? > newest).then_some(()))
         })

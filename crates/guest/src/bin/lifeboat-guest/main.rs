@@ -8,11 +8,13 @@
 //! guest check                              prints a report of all disks as JSON
 //! guest workload start RATE | stop         records per second
 //! guest overwrite start DISK BLOCKS RATE | stop
+//! guest iops DISK MIB SECONDS              prints random writes a second
 //! ```
 
 mod check;
 mod disks;
 mod init;
+mod iops;
 mod modules;
 mod network;
 mod overwrite;
@@ -56,6 +58,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         (_, ["overwrite", "start", disk, blocks, rate]) => {
             service::start("overwrite", &[disk, blocks, rate])
         }
+        (_, ["iops", disk, mib, seconds]) => iops::run(parse(disk)?, parse(mib)?, parse(seconds)?),
         (_, ["overwrite", "stop"]) => service::stop("overwrite"),
         (_, other) => bail!("nothing is called {other:?}"),
     }

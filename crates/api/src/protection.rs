@@ -7,13 +7,84 @@ use uuid::Uuid;
 
 use crate::{Operation, Reason, Reference, words};
 
-words! {
-    /// Where a protection stands.
-    ProtectionState = domain::protection::State {
-        Enabling = "enabling",
-        InitialReplication = "initial-replication",
-        Protected = "protected",
-        Disabling = "disabling",
+/// Where a protection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectionState {
+    /// The agents have not begun.
+    Enabling,
+    /// The first copy is under way; nothing can be recovered yet.
+    InitialReplication,
+    /// There is a point to recover.
+    Protected,
+    /// On its way to the target.
+    FailingOver,
+    /// Synchronised, and waiting to be completed.
+    AwaitingCompletion,
+    /// On its way back to the source.
+    Returning,
+    /// It runs at the target, and waits to be committed or undone.
+    CommitPending,
+    /// It runs at the target for good, and is not protected.
+    Committed,
+    /// The first point of the reverse direction is being made.
+    ReverseReplicating,
+    /// It is to end.
+    Disabling,
+}
+
+impl ProtectionState {
+    /// The word as it is sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabling => "enabling",
+            Self::InitialReplication => "initial-replication",
+            Self::Protected => "protected",
+            Self::FailingOver => "failing-over",
+            Self::AwaitingCompletion => "awaiting-completion",
+            Self::Returning => "returning",
+            Self::CommitPending => "commit-pending",
+            Self::Committed => "committed",
+            Self::ReverseReplicating => "reverse-replicating",
+            Self::Disabling => "disabling",
+        }
+    }
+}
+
+impl std::fmt::Display for ProtectionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<domain::failover::State> for ProtectionState {
+    fn from(state: domain::failover::State) -> Self {
+        use domain::failover::State;
+        match state {
+            State::Enabling => Self::Enabling,
+            State::InitialReplication => Self::InitialReplication,
+            State::Protected => Self::Protected,
+            State::FailingOver { .. } => Self::FailingOver,
+            State::AwaitingCompletion { .. } => Self::AwaitingCompletion,
+            State::Returning { .. } => Self::Returning,
+            State::CommitPending { .. } => Self::CommitPending,
+            State::Committed => Self::Committed,
+            State::ReverseReplicating => Self::ReverseReplicating,
+            State::Disabling { .. } => Self::Disabling,
+        }
+    }
+}
+
+impl From<domain::protection::State> for ProtectionState {
+    fn from(state: domain::protection::State) -> Self {
+        use domain::protection::State;
+        match state {
+            State::Enabling => Self::Enabling,
+            State::InitialReplication => Self::InitialReplication,
+            State::Protected => Self::Protected,
+            State::Disabling => Self::Disabling,
+        }
     }
 }
 
@@ -69,6 +140,10 @@ pub struct Protection {
     pub state: ProtectionState,
     /// How replication goes on.
     pub replication: Replication,
+    /// The host that it runs on, or is to run on: that of the current epoch.
+    pub active: Reference,
+    /// Raised with each change of that.
+    pub epoch: u64,
     /// Whether a test runs.
     pub test: TestState,
     /// Whether it is healthy, and if not why.
@@ -149,6 +224,10 @@ pub enum Replication {
 pub enum TestState {
     /// None does.
     None,
+    /// At least one does.
+    Running,
+    /// One is being taken away.
+    CleaningUp,
 }
 
 /// Whether a protection is healthy.

@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::nouns::{
-    Look, agent, audit, cloud, controller, host, point, policy, protect, protected, site, store,
-    token, verify,
+    Look, agent, audit, cloud, controller, failover, host, job, point, policy, protect, protected,
+    site, store, token, verify,
 };
 use crate::settings::Connection;
 
@@ -50,6 +50,14 @@ pub(crate) enum Command {
     /// Protected machines
     #[command(subcommand)]
     Protected(protected::Command),
+    /// Bring a machine to the other side: as a test, planned, or unplanned; commit it or undo it
+    #[command(subcommand)]
+    Failover(failover::Command),
+    /// Replicate a machine that was failed over back to where it ran before
+    Reverse(failover::Reverse),
+    /// Jobs: anything that takes time
+    #[command(subcommand)]
+    Job(job::Command),
     /// Recovery points of protected machines
     #[command(subcommand)]
     Point(point::Command),

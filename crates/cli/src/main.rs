@@ -22,8 +22,8 @@ mod settings;
 use arguments::{Arguments, Command};
 use failure::Failure;
 use nouns::{
-    agent, audit, cloud, controller, health, host, machine, network, point, policy, pool, protect,
-    protected, site, store, token, verify,
+    agent, audit, cloud, controller, failover, health, host, job, machine, network, point, policy,
+    pool, protect, protected, site, store, token, verify,
 };
 
 fn main() -> ExitCode {
@@ -64,6 +64,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(command, &session).await,
         Command::Protect(arguments) => protect::run(arguments, &session).await,
         Command::Protected(command) => protected::run(command, &session).await,
+        Command::Failover(command) => failover::run(command, &session).await,
+        Command::Reverse(arguments) => failover::reverse(arguments, &session).await,
+        Command::Job(command) => job::run(command, &session).await,
         Command::Point(command) => point::run(command, &session).await,
         Command::Verify(arguments) => verify::run(arguments, &session).await,
         Command::Token(command) => token::run(command, &session).await,

@@ -220,6 +220,8 @@ codes! {
     StepInterrupted = "LB7002",
     /// What a job did cannot be read by this version.
     JobUnreadable = "LB7003",
+    /// A job did not do what was asked.
+    JobNotDone = "LB7004",
     /// A defect of Lifeboat.
     Internal = "LB9001",
 }

@@ -3,10 +3,13 @@
 
 use std::collections::HashMap;
 
+use api::failover::FailoverOperation;
 use api::protection::{
     Cycle, Health, HealthReason, Kept, Progress, Protection, ProtectionOperation, RecoveryPoint,
     Replication, Rpo, TestState, Totals,
 };
+use domain::failover::{self, Route, Standing, Tests};
+use domain::host::Refusal;
 use domain::id::HostId;
 use domain::protection::{
     Carried, Comparison, Keeping, Observed, Operation, Phase, Shipping, Side, Trouble, Verified,
@@ -18,6 +21,7 @@ use time::{Duration, OffsetDateTime};
 use wire::replication as told;
 
 use crate::Controller;
+use crate::database::failover::{host_at, replication_of};
 use crate::database::hosts::HostRow;
 use crate::database::protections::Protection as Stored;
 use crate::database::reports::{self, RpoFigures};
@@ -137,10 +141,12 @@ pub(crate) fn view(
     hosts: &Hosts,
     newest: Option<told::PointMark>,
     figures: RpoFigures,
+    tests: Tests,
     now: OffsetDateTime,
 ) -> Result<Protection> {
     let observed = observed(stored, hosts)?;
     let intent = stored.intent();
+    let standing = stored.standing(tests);
     let (source, target) = (&hosts.get(stored.source)?.0, &hosts.get(stored.target)?.0);
     let shipped = stored.shipping.as_ref().map(|(report, _)| report);
     let kept = stored.keeping.as_ref().map(|(report, _)| report);
@@ -156,9 +162,18 @@ pub(crate) fn view(
         excluded_disks: stored.excluded.clone(),
         created: stored.created,
         not_before: stored.not_before,
-        state: state(&intent, &observed).into(),
+        state: match stored.failover.state.filter(|_| stored.disabling.is_none()) {
+            Some(state) => state.into(),
+            None => state(&intent, &observed).into(),
+        },
+        active: hosts.get(host_at(stored, standing.active()))?.0.reference()?,
+        epoch: standing.epoch.number(),
         replication: replication_view(replication(&intent, &observed)),
-        test: TestState::None,
+        test: match tests {
+            Tests { running: 0, cleaning: 0 } => TestState::None,
+            Tests { running: 0, .. } => TestState::CleaningUp,
+            Tests { .. } => TestState::Running,
+        },
         health: Health {
             level: health.level.into(),
             reasons: health
@@ -208,17 +223,71 @@ pub(crate) fn view(
         source_told: stored.shipping.as_ref().map(|(_, received)| *received),
         target_told: stored.keeping.as_ref().map(|(_, received)| *received),
         verifying: stored.verify,
-        operations: Operation::ALL
-            .into_iter()
-            .map(|operation| api::Operation {
-                name: ProtectionOperation::from(operation).to_string(),
-                refused: permit(operation, &intent, &observed).err().map(|refusal| api::Reason {
-                    reason: refusal.reason.to_owned(),
-                    advice: refusal.advice.to_owned(),
-                }),
-            })
-            .collect(),
+        operations: operations(stored, &standing, &observed),
     })
+}
+
+/// Everything that may be done to a protection, and why not now.
+fn operations(stored: &Stored, standing: &Standing, observed: &Observed) -> Vec<api::Operation> {
+    let refused = |refusal: Option<(String, &str)>| {
+        refusal.map(|(reason, advice)| api::Reason { reason, advice: advice.to_owned() })
+    };
+    let of_replication = Operation::ALL.into_iter().map(|operation| api::Operation {
+        name: ProtectionOperation::from(operation).to_string(),
+        refused: refused(
+            permitted(operation, stored, standing, observed)
+                .err()
+                .map(|refusal| (refusal.reason.to_owned(), refusal.advice)),
+        ),
+    });
+    let of_failover = failover::allowed(standing, &replication_of(stored), Route::SITES)
+        .into_iter()
+        .filter(|answer| counterpart(answer.operation).is_none())
+        .map(|answer| api::Operation {
+            name: FailoverOperation::from(answer.operation).to_string(),
+            refused: refused(answer.answer.err().map(|refusal| {
+                (format!("it is {}: {}", refusal.state, refusal.reason), refusal.advice)
+            })),
+        });
+    of_replication.chain(of_failover).collect()
+}
+
+/// Whether something may be done to a protection's replication now.
+///
+/// # Errors
+/// The reason why not, with advice.
+pub(super) fn permitted(
+    operation: Operation,
+    stored: &Stored,
+    standing: &Standing,
+    observed: &Observed,
+) -> std::result::Result<(), Refusal> {
+    let in_failover = failover::Operation::ALL
+        .into_iter()
+        .find(|asked| counterpart(*asked) == Some(operation))
+        .filter(|_| stored.failover.state.is_some());
+    if let Some(asked) = in_failover {
+        failover::permit(asked, standing, &replication_of(stored), Route::SITES)
+            .map_err(|refusal| Refusal { reason: refusal.reason, advice: refusal.advice })?;
+    } else if stored.failover.state.is_some() {
+        return Err(Refusal {
+            reason: "it is being failed over, or was",
+            advice: "Do it once the machine is protected again.",
+        });
+    }
+    permit(operation, &stored.intent(), observed)
+}
+
+/// What a failover's own rules also speak of.
+const fn counterpart(operation: failover::Operation) -> Option<Operation> {
+    match operation {
+        failover::Operation::Pause => Some(Operation::Pause),
+        failover::Operation::Resume => Some(Operation::Resume),
+        failover::Operation::Resynchronise => Some(Operation::Resynchronise),
+        failover::Operation::ChangeSettings => Some(Operation::ChangePolicy),
+        failover::Operation::Disable => Some(Operation::Disable),
+        _ => None,
+    }
 }
 
 fn replication_view(replication: domain::protection::Replication) -> Replication {
@@ -309,8 +378,9 @@ pub(super) async fn shown(
 ) -> Result<Protection> {
     let now = OffsetDateTime::now_utc();
     let figures = controller.database.rpo_figures(stored.id, now - Duration::DAY).await?;
+    let tests = super::failovers::tests(controller, stored.id);
     let kept = controller.database.newest_point(stored.id).await?;
     let shipped = stored.shipping.as_ref().and_then(|(report, _)| report.newest);
     let newest = [shipped, kept].into_iter().flatten().max_by_key(|point| point.point);
-    view(stored, hosts, newest, figures, now)
+    view(stored, hosts, newest, figures, tests, now)
 }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use domain::fault::{Code, Fault};
 use domain::host::Reachability;
-use domain::protection::{Observed, Operation, permit};
+use domain::protection::{Observed, Operation};
 use domain::token::Permission;
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -32,7 +32,8 @@ pub(super) async fn permitted(
     let stored = controller.database.protection(reference).await.map_err(of_database)?;
     let hosts = Hosts::read(controller).await.map_err(of_database)?;
     let observed = protection_view::observed(&stored, &hosts).map_err(of_database)?;
-    permit(operation, &stored.intent(), &observed)
+    let standing = stored.standing(super::failovers::tests(controller, stored.id));
+    protection_view::permitted(operation, &stored, &standing, &observed)
         .map_err(|refusal| Fault::new(Code::StateForbids, doing, refusal.reason, refusal.advice))?;
     Ok((stored, observed))
 }

@@ -15,6 +15,7 @@
 //! the database and the agents ([`live`]), or a simulated one that rehearses
 //! what can go wrong.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use domain::failover::{Event, Standing};
@@ -30,6 +31,8 @@ pub mod live;
 pub mod order;
 pub mod planned;
 pub mod reverse;
+#[cfg(test)]
+mod simulated;
 pub mod steps;
 pub mod test;
 pub mod undo;
@@ -88,7 +91,7 @@ impl From<NotGiven> for Failure {
 }
 
 /// What runbooks change.
-pub trait World: Send + Sync + 'static {
+pub trait World: Any + Send + Sync {
     /// A protected machine as it is now.
     fn look(&self, id: ProtectionId) -> BoxFuture<'_, Result<Protected, Fault>>;
 

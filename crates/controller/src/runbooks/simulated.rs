@@ -1,0 +1,403 @@
+//! Every runbook, rehearsed against two simulated sides with everything going
+//! wrong that can: each step failing, crashing, repeated and cancelled at each
+//! of its awaits, each undo too. At no moment does the machine run twice.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use domain::failover::{Change, Epoch, Event, Kind, Origin, Route, Side, Standing, State, apply};
+use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::protection::Replication;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jobs::drills::{Played, Rehearsal, rehearse};
+use jobs::{Failure, Fault, Progress, Runbook, Ticket};
+use time::OffsetDateTime;
+use tokio::task::yield_now;
+use uuid::Uuid;
+use wire::command::{Answer, Downed, LifeSign, Purpose, Work};
+use wire::replication::PointMark;
+
+use super::order::{Order, PointWish, TestOrder};
+use super::{Host, NotGiven, Protected, World};
+use crate::database::failover::Along;
+use crate::runbooks::{change_point, commit, planned, reverse, test, undo, unplanned};
+
+const RECOVERY: Uuid = Uuid::from_u128(100);
+const FORMER: Uuid = Uuid::from_u128(200);
+
+/// A machine that was made of a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Made {
+    point: u32,
+    test: bool,
+    running: bool,
+    alone: bool,
+}
+
+/// One side, as its agent has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct There {
+    /// The highest epoch that it saw, and whether it is its own.
+    known: (u64, bool),
+    /// Whether the machine runs from the disks that it has there.
+    original: bool,
+    made: BTreeMap<Uuid, Made>,
+    adopted: bool,
+}
+
+impl There {
+    fn runs(&self) -> bool {
+        self.original || self.made.values().any(|made| made.running && !made.test)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Scene {
+    standing: Standing,
+    recovery: Option<Uuid>,
+    held: bool,
+    sides: [There; 2],
+}
+
+/// Two sides and what the controller has written down.
+struct Simulation(Mutex<Scene>);
+
+impl Simulation {
+    fn of(scene: Scene) -> Arc<dyn World> {
+        Arc::new(Self(Mutex::new(scene)))
+    }
+
+    fn scene(&self) -> MutexGuard<'_, Scene> {
+        self.0.lock().unwrap()
+    }
+}
+
+fn host(side: Side) -> Host {
+    let (id, name) = match side {
+        Side::Home => (1, "kvm1"),
+        Side::Away => (2, "kvm2"),
+    };
+    Host { id: HostId::new(Uuid::from_u128(id)), name: name.into() }
+}
+
+fn refused(cause: &str) -> NotGiven {
+    NotGiven::Failed(Fault::new("LB9001", "act", cause, "Mend it."))
+}
+
+impl Scene {
+    /// What an agent does.
+    fn act(&mut self, at: usize, work: &Work) -> Result<Answer, NotGiven> {
+        let there = &mut self.sides[at];
+        let mut heed = |epoch: u64, ours: bool| {
+            if epoch < there.known.0 || (epoch == there.known.0 && ours && !there.known.1) {
+                return Err(refused("that epoch is over, or another's"));
+            }
+            there.known = (epoch, ours);
+            Ok(())
+        };
+        Ok(match work {
+            Work::ListPoints { .. } => Answer::Points { points: vec![point(6), point(7)] },
+            Work::Synchronise { .. } => Answer::Point { point: point(8) },
+            Work::ShutDown { .. } => {
+                there.original = false;
+                there.made.values_mut().filter(|made| !made.test).for_each(|m| m.running = false);
+                Answer::Down { how: Downed::InOrder }
+            }
+            Work::Fence { epoch, .. } => {
+                heed(*epoch, false)?;
+                there.original = false;
+                there.made.values_mut().filter(|made| !made.test).for_each(|m| m.running = false);
+                Answer::Down { how: Downed::WasOff }
+            }
+            Work::Start { epoch, .. } => {
+                heed(*epoch, true)?;
+                there.original = true;
+                Answer::Done
+            }
+            Work::Define(wish) => {
+                let test = wish.purpose != Purpose::Production;
+                let taken = there.made.iter().any(|(id, made)| *id != wish.id && !made.test);
+                if taken && !test {
+                    return Err(refused("its name is taken"));
+                }
+                let made = Made { point: wish.point, test, running: false, alone: false };
+                there.made.entry(wish.id).or_insert(made);
+                Answer::Defined { remarks: vec![] }
+            }
+            Work::StartRecovered { recovery, epoch } => {
+                if let Some(epoch) = epoch {
+                    heed(*epoch, true)?;
+                }
+                let made = there.made.get_mut(recovery).ok_or_else(|| refused("not defined"))?;
+                made.running = true;
+                Answer::Done
+            }
+            Work::AwaitLife { .. } => Answer::Alive { by: LifeSign::GuestAgent, after_ms: 4000 },
+            Work::StopRecovered { recovery } => {
+                there.made.get_mut(recovery).into_iter().for_each(|made| made.running = false);
+                Answer::Down { how: Downed::Forced }
+            }
+            Work::Discard { recovery } => {
+                there.made.remove(recovery);
+                Answer::Done
+            }
+            Work::Hydrate { recovery, .. } => {
+                there.made.get_mut(recovery).into_iter().for_each(|made| made.alone = true);
+                Answer::Done
+            }
+            Work::AdoptDisks { .. } => {
+                there.adopted = true;
+                Answer::Done
+            }
+        })
+    }
+}
+
+fn point(number: u32) -> PointMark {
+    let instant = OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(number.into());
+    PointMark { point: number, instant, app_consistent: false, stored_bytes: 1 }
+}
+
+impl World for Simulation {
+    fn look(&self, _: ProtectionId) -> BoxFuture<'_, Result<Protected, Fault>> {
+        async move {
+            yield_now().await;
+            let scene = self.scene();
+            Ok(Protected {
+                machine: MachineUuid::new(Uuid::from_u128(7)),
+                name: "web".into(),
+                source: host(scene.standing.source),
+                target: host(scene.standing.target()),
+                standing: scene.standing,
+                recovery: scene.recovery,
+                ran: Some(true),
+            })
+        }
+        .boxed()
+    }
+
+    fn happen<'a>(
+        &'a self,
+        _: ProtectionId,
+        event: Event,
+        along: Along,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Standing, Failure>> {
+        async move {
+            yield_now().await;
+            let after = {
+                let mut scene = self.scene();
+                let after = apply(&scene.standing, &event, &Replication::Steady, Route::SITES);
+                let after = after.map_err(|refusal| {
+                    let cause = format!("{event:?} while {}", refusal.state);
+                    Failure::ForGood(Fault::new("LB4008", "go on", cause, refusal.advice))
+                })?;
+                scene.standing = after;
+                match along {
+                    Along::Nothing => {}
+                    Along::Recovery(recovery) => scene.recovery = recovery,
+                    Along::Turn => (scene.recovery, scene.held) = (None, true),
+                }
+                after
+            };
+            yield_now().await;
+            Ok(after)
+        }
+        .boxed()
+    }
+
+    fn let_go(&self, _: ProtectionId) -> BoxFuture<'_, Result<(), Fault>> {
+        async move {
+            yield_now().await;
+            self.scene().held = false;
+            yield_now().await;
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn give<'a>(
+        &'a self,
+        to: &'a Host,
+        _: &'a Ticket,
+        work: Work,
+        _: &'a (dyn Fn(Progress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<Answer, NotGiven>> {
+        async move {
+            yield_now().await;
+            let at = usize::from(*to == host(Side::Away));
+            let answer = self.scene().act(at, &work)?;
+            yield_now().await;
+            Ok(answer)
+        }
+        .boxed()
+    }
+}
+
+/// A runbook that is rehearsed from a scene.
+struct Rehearsed<R> {
+    runbook: fn() -> R,
+    scene: Scene,
+    order: Order,
+    /// Whether a job that was given up where it stood is as it must be.
+    forward: bool,
+}
+
+/// What is to be the same after a job that was disturbed: not the epoch, which
+/// each way back raises.
+type Seen = (State, Side, Option<Uuid>, bool, [(bool, BTreeMap<Uuid, Made>, bool); 2]);
+
+impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
+    type Runbook = R;
+    type Seen = Seen;
+
+    fn runbook(&self) -> R {
+        (self.runbook)()
+    }
+
+    fn world(&self) -> Arc<dyn World> {
+        Simulation::of(self.scene.clone())
+    }
+
+    fn order(&self) -> Order {
+        self.order.clone()
+    }
+
+    fn see(&self, world: &dyn World) -> Seen {
+        let scene = seen(world);
+        let sides = scene.sides.map(|there| (there.runs(), there.made, there.adopted));
+        (scene.standing.state, scene.standing.source, scene.recovery, scene.held, sides)
+    }
+
+    fn holds(&self, world: &dyn World) -> Result<(), String> {
+        let scene = seen(world);
+        if scene.sides.iter().filter(|there| there.runs()).count() > 1 {
+            return Err(format!("the machine runs on both sides: {:?}", scene.sides));
+        }
+        Ok(())
+    }
+
+    fn judge(&self, played: &Played<Seen>, done: &Seen) -> Result<(), String> {
+        use jobs::End;
+        let wanted = match &played.end {
+            End::Succeeded => done,
+            // What was left out is best effort; the machine is where it shall be.
+            End::SucceededWithWarnings => {
+                return match played.after.0 == done.0 {
+                    true => Ok(()),
+                    false => Err(format!("it stands as {:?}", played.after.0)),
+                };
+            }
+            End::FailedAndUndone { .. } | End::CancelledAndUndone => &played.before,
+            End::Abandoned { .. } if self.forward => return Ok(()),
+            End::Abandoned { .. } => return Err("it was abandoned".into()),
+        };
+        if played.after == *wanted {
+            return Ok(());
+        }
+        Err(format!("left:   {:?}\nwanted: {wanted:?}", played.after))
+    }
+}
+
+fn seen(world: &dyn World) -> Scene {
+    let world: &dyn Any = world;
+    world.downcast_ref::<Simulation>().expect("the only world here").scene().clone()
+}
+
+fn order() -> Order {
+    Order {
+        protection: Uuid::from_u128(1),
+        by: "admin".into(),
+        recovery: RECOVERY,
+        point: PointWish::Latest,
+        nics: vec![],
+        test: None,
+        shut_down_seconds: None,
+        force: false,
+        vouched: false,
+        chosen: None,
+        ran: false,
+        alive: None,
+        former: None,
+    }
+}
+
+fn protected() -> Scene {
+    let standing = Standing { state: State::Protected, ..Standing::enabling() };
+    let home = There { known: (1, true), original: true, ..There::default() };
+    let away = There { known: (1, false), ..There::default() };
+    Scene { standing, recovery: None, held: false, sides: [home, away] }
+}
+
+/// Runs at the target, and waits to be committed.
+fn failed_over() -> Scene {
+    let state =
+        State::CommitPending { kind: Kind::Planned, change: Change::None, from: Origin::Protected };
+    let standing = Standing { state, epoch: Epoch::new(2), ..Standing::enabling() };
+    let made = Made { point: 6, test: false, running: true, alone: false };
+    let home = There { known: (2, false), ..There::default() };
+    let away =
+        There { known: (2, true), made: BTreeMap::from([(FORMER, made)]), ..There::default() };
+    Scene { standing, recovery: Some(FORMER), held: false, sides: [home, away] }
+}
+
+fn passes<R: Runbook<State = Order, World = dyn World>>(
+    runbook: fn() -> R,
+    scene: Scene,
+    order: Order,
+    forward: bool,
+) {
+    match rehearse(Rehearsed { runbook, scene, order, forward }) {
+        Ok(report) => println!("{}: {report:?}", R::NAME),
+        Err(broken) => panic!("{broken}"),
+    }
+}
+
+#[test]
+fn a_test_failover_leaves_nothing_behind() {
+    let name = "web-test".into();
+    let until = OffsetDateTime::UNIX_EPOCH + time::Duration::days(14);
+    let test = Some(TestOrder { name, uuid: Uuid::from_u128(9), until });
+    passes(|| test::TestFailover, protected(), Order { test, ..order() }, false);
+}
+
+#[test]
+fn a_planned_failover_never_runs_twice_and_can_always_be_taken_back() {
+    let order = Order { shut_down_seconds: Some(300), ..order() };
+    passes(|| planned::PlannedFailover, protected(), order, false);
+}
+
+#[test]
+fn an_unplanned_failover_never_runs_twice_and_can_always_be_taken_back() {
+    passes(|| unplanned::UnplannedFailover, protected(), order(), false);
+}
+
+#[test]
+fn an_unplanned_failover_may_try_to_save_the_last_data() {
+    let order = Order { shut_down_seconds: Some(60), ..order() };
+    passes(|| unplanned::UnplannedFailover, protected(), order, false);
+}
+
+#[test]
+fn a_change_of_point_ends_with_the_machine_at_the_target() {
+    passes(|| change_point::ChangePoint, failed_over(), order(), true);
+}
+
+#[test]
+fn a_commit_makes_the_disks_stand_for_themselves() {
+    passes(|| commit::Commit, failed_over(), order(), true);
+}
+
+#[test]
+fn an_undo_ends_with_the_machine_at_its_source() {
+    passes(|| undo::UndoFailover, failed_over(), order(), true);
+}
+
+#[test]
+fn a_reversal_turns_the_direction() {
+    let mut scene = failed_over();
+    scene.standing.state = State::Committed;
+    passes(|| reverse::ReverseReplicate, scene, order(), true);
+}

@@ -2,6 +2,7 @@
 //! connection that is opened anew when it is gone.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 
@@ -41,6 +42,23 @@ impl Operating {
         call: impl FnOnce(&Operator) -> Result<T, LibvirtError> + Send + 'static,
     ) -> Result<T, Fault> {
         self.try_ask(call).await.map_err(|error| fault(doing, &error))
+    }
+
+    /// As [`ask`](Self::ask), waiting `limit` for the answer.
+    ///
+    /// # Errors
+    /// See [`ask`](Self::ask).
+    pub async fn ask_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        doing: &str,
+        call: impl FnOnce(&Operator) -> Result<T, LibvirtError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let asked = async {
+            let operator = self.operator().await?;
+            self.0.calls.run_within(limit, move || call(&operator)).await
+        };
+        asked.await.map_err(|error| fault(doing, &error))
     }
 
     /// As [`ask`](Self::ask), with the hypervisor's own error.

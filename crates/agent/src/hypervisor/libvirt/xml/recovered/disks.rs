@@ -56,6 +56,19 @@ pub fn stands_below(configuration: &str, folder: &Path) -> Result<bool, Unfit> {
     Ok(files.any(|file| Path::new(file).starts_with(folder)))
 }
 
+/// Targets of the disks that stand on a view of a point.
+///
+/// # Errors
+/// When it is no machine's configuration.
+pub fn standing_on_views(configuration: &str) -> Result<Vec<String>, Unfit> {
+    let domain = read(configuration)?;
+    let devices = domain.child("devices").ok_or(Unfit::NoMachine)?;
+    let on_view = |disk: &&Element| {
+        holds_data(disk) && disk.of_child("backingStore", "type") == Some("network")
+    };
+    Ok(devices.elements().filter(on_view).map(target).collect())
+}
+
 /// The configuration of a machine whose disks stand on nothing else.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ mod devices;
 mod disks;
 mod platform;
 
-pub use disks::{data_disks, stands_below, without_backing, without_disks};
+pub use disks::{data_disks, standing_on_views, stands_below, without_backing, without_disks};
 
 /// What a machine is to be made of.
 #[derive(Debug, Clone)]
@@ -241,7 +241,9 @@ mod tests {
         let production = made(SOURCE, None).unwrap().xml;
         assert!(stands_below(&production, Path::new("/recovered")).unwrap());
         assert!(!stands_below(SOURCE, Path::new("/recovered")).unwrap());
+        assert_eq!(standing_on_views(&production).unwrap(), ["vda", "sdb"]);
         let own = without_backing(&production).unwrap();
+        assert!(standing_on_views(&own).unwrap().is_empty());
         assert!(!own.contains("nbd") && own.contains("/recovered/vda.qcow2"));
     }
 }

@@ -47,6 +47,9 @@ pub struct Config {
     /// How much that may be for one machine, in MiB.
     #[serde(default = "default_scratch_limit_mib")]
     pub scratch_limit_mib: u64,
+    /// Where the disks of machines go that are made of recovery points.
+    #[serde(default = "default_recovery_folder")]
+    pub recovery_folder: PathBuf,
 }
 
 fn default_listen() -> String {
@@ -63,6 +66,10 @@ fn default_capture_folder() -> PathBuf {
 
 fn default_scratch_limit_mib() -> u64 {
     8192
+}
+
+fn default_recovery_folder() -> PathBuf {
+    "/var/lib/lifeboat/recovered".into()
 }
 
 fn default_hypervisor() -> String {
@@ -109,6 +116,10 @@ pub struct Flags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_limit_mib: Option<u64>,
+    /// Folder for the disks of recovered machines [default: /var/lib/lifeboat/recovered]
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_folder: Option<PathBuf>,
 }
 
 impl Config {
@@ -141,7 +152,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .collect();
-        assert_eq!(all_keys.len(), 8, "each key is in the sample");
+        assert_eq!(all_keys.len(), 9, "each key is in the sample");
         load(&all_keys.join("\n"), &Flags::default()).unwrap();
     }
 }

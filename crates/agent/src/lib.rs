@@ -16,20 +16,26 @@
 //! | a machine's changes | [`capture`] |
 //! | sending them to another host | [`ship`] |
 //! | keeping another host's points | [`keep`] |
+//! | what the controller has it do at once | [`commands`] |
+//! | machines from points | [`recover`] |
+//! | whose machines are | [`epochs`] |
 //! | the port for other agents | [`peer`] |
 //! | all of it at work | [`run`] |
 
 pub mod backoff;
 pub mod capture;
+pub mod commands;
 mod compression;
 pub mod config;
 pub mod connection;
 pub mod duties;
 pub mod enrol;
+pub mod epochs;
 pub mod hypervisor;
 pub mod identity;
 pub mod keep;
 pub mod peer;
+pub mod recover;
 pub mod run;
 pub mod ship;
 pub mod status;

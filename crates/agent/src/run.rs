@@ -9,15 +9,21 @@ use tracing::{info, warn};
 use wire::replication::Replication;
 
 use crate::capture::CaptureSettings;
+use crate::commands::work::Means;
+use crate::commands::{Executor, control};
 use crate::config::Config;
 use crate::connection::Keeper;
 use crate::duties;
+use crate::epochs::{self, Epochs};
+use crate::hypervisor::operating::Operating;
 use crate::hypervisor::{self, Observation};
 use crate::identity::{Identity, StateFolder};
 use crate::keep::Keepers;
 use crate::peer::{self, Passport};
-use crate::ship::Surroundings;
+use crate::recover::Recoveries;
+use crate::recover::record::{self, Records};
 use crate::ship::folder::Courses;
+use crate::ship::{Surroundings, Wishes};
 use crate::status::{self, ConnectionStatus};
 
 /// Runs the agent until it is told to stop (SIGTERM or SIGINT).
@@ -73,9 +79,40 @@ async fn work(config: Config) -> Result<(), Fault> {
     let (tell_duties, learned) = watch::channel(None);
     let (tell_reports, reports) = watch::channel(Replication::default());
     let around = surroundings(&config, &identity, passport.clone(), observations.clone())?;
+    let operating = Operating::at(&config.hypervisor);
+    let epochs = Epochs::in_folder(&config.state_folder.join("epochs"))?;
+    // Before any point can be dropped: it pins those that machines stand on.
+    let recoveries = Recoveries::open(
+        Records::in_folder(config.state_folder.join(record::FOLDER)),
+        config.recovery_folder.clone(),
+        operating.clone(),
+        keepers.clone(),
+        epochs.clone(),
+    )?;
+    let commands = Executor::new(Means {
+        hypervisor: config.hypervisor.clone(),
+        capture: around.capture.clone(),
+        operating: operating.clone(),
+        epochs: epochs.clone(),
+        recoveries: recoveries.clone(),
+        keepers: keepers.clone(),
+        wishes: around.wishes.clone(),
+    });
     let folder = Arc::new(folder);
-    let performed =
-        duties::perform(Arc::clone(&folder), around, keepers.clone(), learned, tell_reports);
+    let performed = duties::perform(
+        Arc::clone(&folder),
+        around,
+        keepers.clone(),
+        epochs.clone(),
+        learned,
+        tell_reports,
+    );
+    let served_again = async move {
+        recoveries.resume().await;
+        std::future::pending::<()>().await;
+    };
+    let watched = epochs::watch::watch(epochs, observations.clone(), operating);
+    let controlled = control::serve(config.state_folder.clone(), commands.clone());
     info!(host = %identity.name, site = %identity.site, %controller, hypervisor = %config.hypervisor, "the agent starts");
     let port = config.listen.rsplit(':').next().unwrap_or_default().to_owned();
     let keeper = Keeper {
@@ -88,12 +125,16 @@ async fn work(config: Config) -> Result<(), Fault> {
         reports,
         passport: tell_passport,
         tells_replication: false,
+        commands,
     };
     tokio::select! {
         () = hypervisor::watch(config.hypervisor, observe) => Ok(()),
         () = keeper.run() => Ok(()),
         () = peer::serve(&config.listen, passport, keepers) => Ok(()),
         () = performed => Ok(()),
+        () = served_again => Ok(()),
+        () = watched => Ok(()),
+        () = controlled => Ok(()),
     }
 }
 
@@ -124,5 +165,6 @@ fn surroundings(
         host: identity.name.clone(),
         observations,
         changed: watch::Sender::new(()),
+        wishes: Wishes::default(),
     })
 }

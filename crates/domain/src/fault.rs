@@ -222,6 +222,38 @@ codes! {
     JobUnreadable = "LB7003",
     /// A job did not do what was asked.
     JobNotDone = "LB7004",
+    /// An agent is at too many commands at once.
+    TooManyCommands = "LB7050",
+    /// The machine belongs to another side since.
+    EpochStale = "LB7051",
+    /// Another machine has the name or the UUID.
+    MachineInTheWay = "LB7052",
+    /// The host knows nothing of such a recovery.
+    RecoveryUnknown = "LB7053",
+    /// There is no room for a machine's disks.
+    RecoveryFolderFull = "LB7054",
+    /// A network is missing on the host.
+    NetworkMissing = "LB7055",
+    /// The machine cannot be made on this host.
+    MachineNotPortable = "LB7056",
+    /// The hypervisor did not do what it was asked to.
+    HypervisorRefused = "LB7057",
+    /// A machine that was started gives no sign of life.
+    NoSignOfLife = "LB7058",
+    /// A machine did not shut down in time.
+    MachineStaysUp = "LB7059",
+    /// A machine's disks are its own by now.
+    DisksStand = "LB7060",
+    /// The host does not keep or ship the machine.
+    NotKeptHere = "LB7061",
+    /// The machine runs, and must be off.
+    MachineRuns = "LB7062",
+    /// A machine was stopped, since it belongs to another side.
+    FencedMachineStopped = "LB7063",
+    /// A machine's disks could not be made its own.
+    HydrationFailed = "LB7064",
+    /// This host's agent does not run.
+    AgentNotRunning = "LB7065",
     /// A defect of Lifeboat.
     Internal = "LB9001",
 }

@@ -27,7 +27,7 @@ const ID_LENGTH: usize = 12;
 
 /// Whom QEMU runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     user: Uid,
     group: Gid,
 }
@@ -35,7 +35,7 @@ pub(super) struct Owner {
 impl Owner {
     /// Reads libvirt's label `USER:GROUP`: names, or numbers behind a `+`. None
     /// when this host does not know them.
-    pub(super) fn parse(label: &str) -> Option<Self> {
+    pub(crate) fn parse(label: &str) -> Option<Self> {
         let (user, group) = label.split_once(':')?;
         let number = |text: &str| text.strip_prefix('+').unwrap_or(text).parse().ok();
         let named_user = || Some(User::from_name(user).ok()??.uid);
@@ -44,6 +44,16 @@ impl Owner {
             user: number(user).map(Uid::from_raw).or_else(named_user)?,
             group: number(group).map(Gid::from_raw).or_else(named_group)?,
         })
+    }
+}
+
+impl Owner {
+    /// Makes a file or folder its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn own(self, path: &Path) -> io::Result<()> {
+        Ok(nix::unistd::chown(path, Some(self.user), Some(self.group))?)
     }
 }
 

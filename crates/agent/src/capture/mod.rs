@@ -42,6 +42,7 @@ pub use cut::{
     Base, CheckpointName, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
 };
 pub use error::CaptureError;
+pub(crate) use folder::Owner;
 pub use machine::{CaptureSettings, LibvirtCapture};
 pub use reader::{Changes, DiskReader, Stretch, StretchKind};
 

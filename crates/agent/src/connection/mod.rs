@@ -23,6 +23,9 @@ use wire::message::{
 use wire::replication::{Duties, Replication};
 
 use crate::backoff::Backoff;
+use crate::commands::Executor;
+use crate::commands::attending::Attending;
+use crate::commands::work::Means;
 use crate::hypervisor::Observation;
 use crate::identity::{Identity, StateFolder};
 use crate::peer::Passport;
@@ -57,6 +60,8 @@ pub struct Keeper {
     pub passport: watch::Sender<Passport>,
     /// Whether the controller understands reports of replication.
     pub tells_replication: bool,
+    /// Does what the controller commands.
+    pub commands: Executor<Means>,
 }
 
 impl Keeper {
@@ -124,6 +129,8 @@ impl Keeper {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silence = Instant::now() + SILENCE_MAX;
         let mut renewal = Renewal::default();
+        // Of commands that came on an earlier connection nothing is said here.
+        let mut attending = Attending::new(self.commands.clone());
         // The controller knows nothing of what was seen while it was away.
         self.observations.mark_changed();
         self.reports.mark_changed();
@@ -143,6 +150,10 @@ impl Keeper {
                             self.duties.send_replace(Some(*duties));
                             None
                         }
+                        ControllerMessage::Command(command) => {
+                            attending.take(*command);
+                            None
+                        }
                         ControllerMessage::Refused(refused) => return Err(DialError::Refused(refused)),
                         other => return Err(DialError::Unexpected(other.kind())),
                     }
@@ -158,6 +169,7 @@ impl Keeper {
                     dial::send(&mut channel, &alive()).await?;
                     Some(AgentMessage::Replication(Box::new(report)))
                 }
+                answered = attending.next() => Some(AgentMessage::Answered(Box::new(answered))),
                 _ = heartbeat.tick() => Some(
                     renewal
                         .begin_if_due(&self.identity, OffsetDateTime::now_utc())

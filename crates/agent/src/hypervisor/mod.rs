@@ -27,6 +27,7 @@ use crate::backoff::Backoff;
 use libvirt::{Connection, LibvirtError};
 
 pub mod libvirt;
+pub mod operating;
 mod uri;
 
 /// How long a call into the hypervisor's library may take. Calls can hang for

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use domain::fault::{Code, Fault, chain};
 use replica::catalogue::{MachineFolder, machines};
-use replica::import::{ImportError, Wish, import, import_point};
+use replica::error::StoreError;
+use replica::format::manifest::Point;
+use replica::import::{ImportError, Wish, adopt_in_place, import, import_point};
 use replica::offline_copy::{MANIFEST, Progress};
 use replica::state::Limits;
 use replica::store::Store;
@@ -52,6 +54,41 @@ pub(super) fn take_in(
         import_point(writer, &store, &point, progress).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Makes a point of images of this host, without a copy where that can be; the
+/// newest point, if it is of them already.
+pub(super) fn adopt(
+    writer: &mut Writer,
+    machine: &str,
+    folder: &Path,
+    wish: &Wish,
+    progress: &mut Progress<'_>,
+) -> Result<Point, Fault> {
+    if let Some(newest) = writer.store().newest()
+        && (newest.instant, &*newest.origin) == (wish.facts.instant, wish.facts.origin.as_str())
+    {
+        return Ok(newest);
+    }
+    let failed = |error: ImportError| {
+        let doing = format!("make a point of the disks of machine {machine}");
+        match error {
+            ImportError::Store(error) => Fault { doing, ..of_store(machine, folder, &error) },
+            error => Fault::new(
+                Code::ImageUnreadable,
+                doing,
+                chain(&error),
+                "Let everything be copied instead.",
+            ),
+        }
+    };
+    match adopt_in_place(writer, wish, progress) {
+        Err(ImportError::Store(StoreError::NotAdoptable { why, .. })) => {
+            tracing::info!(machine, why, "its disks cannot be used where they are, and are copied");
+            import(writer, wish, progress).map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
 }
 
 /// The copy of this machine among those in the folder; the folder itself, if it

@@ -9,20 +9,26 @@
 //! let go, and its points stay on disk until an operator removes them.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use domain::fault::Fault;
 use domain::id::ProtectionId;
+use replica::catalogue::MachineFolder;
+use replica::state::Limits;
 use tokio::sync::watch;
 use tracing::info;
-use wire::replication::{Keeping, KeepingReport};
+use wire::replication::{Keeping, KeepingReport, PointMark};
 
 pub mod fault;
 mod import;
+pub mod pins;
 pub mod session;
 pub mod tending;
 pub mod thread;
 
+pub use pins::Pins;
 pub use thread::Keeper;
 
 /// The keepers of this host, by protection. Clones share them.
@@ -32,6 +38,7 @@ pub struct Keepers {
     by_protection: Arc<Mutex<HashMap<ProtectionId, Keeper>>>,
     /// Rings when any report changed.
     changed: watch::Sender<()>,
+    pins: Pins,
 }
 
 impl Keepers {
@@ -42,7 +49,32 @@ impl Keepers {
             folder: Arc::new(folder.to_owned()),
             by_protection: Arc::default(),
             changed: watch::Sender::new(()),
+            pins: Pins::default(),
         }
+    }
+
+    /// Points that are kept whatever the policies say.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        self.pins.clone()
+    }
+
+    /// The folder of a protection's points, whether they are kept by duty or are
+    /// still there from an earlier one.
+    ///
+    /// # Errors
+    /// The folder of all stores cannot be read.
+    pub fn folder_of(&self, protection: ProtectionId) -> io::Result<Option<PathBuf>> {
+        if let Some(keeper) = self.get(protection) {
+            return Ok(Some(keeper.folder().to_owned()));
+        }
+        let found = match replica::catalogue::machines(&self.folder) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let end = format!("-{}", tail(protection));
+        Ok(found.into_iter().find(|folder| folder.name.ends_with(&end)).map(|folder| folder.path))
     }
 
     /// Begins, changes and ends keepers so that they are those of the duties.
@@ -65,7 +97,12 @@ impl Keepers {
                 None => {
                     let folder = folder_of(&self.folder, duty);
                     info!(protection = %duty.protection, machine = %duty.name, folder = %folder.display(), "its points are kept here");
-                    let keeper = Keeper::start(duty.clone(), folder, self.changed.clone());
+                    let keeper = Keeper::start(
+                        duty.clone(),
+                        folder,
+                        self.changed.clone(),
+                        self.pins.clone(),
+                    );
                     keepers.insert(duty.protection, keeper.clone());
                     keeper
                 }
@@ -78,6 +115,37 @@ impl Keepers {
     #[must_use]
     pub fn get(&self, protection: ProtectionId) -> Option<Keeper> {
         self.lock().get(&protection).cloned()
+    }
+
+    /// All points of a protection, the oldest first; none if this host keeps
+    /// nothing of it.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub async fn points(&self, protection: ProtectionId) -> Result<Option<Vec<PointMark>>, Fault> {
+        let doing = "list the points";
+        let folder = self.folder_of(protection).map_err(|error| Fault::internal(doing, &error))?;
+        let Some(path) = folder else { return Ok(None) };
+        let opened = match self.get(protection) {
+            Some(keeper) => {
+                keeper.settle().await?;
+                keeper.store()
+            }
+            None => None,
+        };
+        let store = match opened {
+            Some(store) => store,
+            None => {
+                let opening = tokio::task::spawn_blocking(move || {
+                    let folder = MachineFolder { name: "of the protection".into(), path };
+                    let opened = folder.open(Limits::default());
+                    opened.map_err(|error| fault::of_store(&folder.name, &folder.path, &error))
+                });
+                opening.await.map_err(|error| Fault::internal(doing, &error))??
+            }
+        };
+        let points = store.points();
+        Ok(Some(points.iter().map(|point| PointMark::of(&thread::sealed_of(point))).collect()))
     }
 
     /// How all of them are.
@@ -115,10 +183,15 @@ fn folder_of(store: &Path, duty: &Keeping) -> PathBuf {
 fn folder_name(duty: &Keeping) -> (String, String) {
     let fit = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = duty.name.chars().map(fit).take(100).collect();
-    let id = duty.protection.to_string();
-    // Its beginning is the time when it was drawn, which several may share.
-    let tail = format!("-{}", id.rsplit('-').next().unwrap_or(&id));
+    let tail = format!("-{}", tail(duty.protection));
     (format!("{}{tail}", name.trim_start_matches('.')), tail)
+}
+
+/// The end of an id: its beginning is the time when it was drawn, which several
+/// may share.
+fn tail(protection: ProtectionId) -> String {
+    let id = protection.to_string();
+    id.rsplit('-').next().unwrap_or(&id).to_owned()
 }
 
 #[cfg(test)]

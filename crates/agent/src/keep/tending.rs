@@ -28,8 +28,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
 impl Tender {
-    /// Drops what the policy no longer keeps and gives room back. `now` is in
-    /// milliseconds since 1970.
+    /// Drops what the policy no longer keeps and gives room back; what is pinned
+    /// stays. `now` is in milliseconds since 1970.
     ///
     /// # Errors
     /// What the store says; it is tried again at the next look.
@@ -37,6 +37,7 @@ impl Tender {
         &mut self,
         writer: &mut Writer,
         retention: &Retention,
+        pinned: &[Cycle],
         now: i64,
     ) -> StoreResult<()> {
         let elapsed = self.looked.map(|(_, at)| at.elapsed().as_millis() as i64);
@@ -47,8 +48,8 @@ impl Tender {
         };
         self.looked = Some((now, Instant::now()));
         let points = writer.store().points();
-        // Views pin their points in the store itself.
-        let needs = Needs { views: &[], synchronisations: &[] };
+        // Views of this process pin their points in the store itself, too.
+        let needs = Needs { views: pinned, synchronisations: &[] };
         let verdicts = judge(&points, &policy(retention), needs, clock);
         let old: Vec<Cycle> = points
             .iter()

@@ -19,6 +19,7 @@ use replica::format::Digest;
 use replica::format::manifest::Point;
 use replica::format::record::{Codec, Consistency};
 use replica::geometry::DiskNumber;
+use replica::import::Wish;
 use replica::medium::folder::Folder;
 use replica::offline_copy::Stopped;
 use replica::pipeline::Encoded;
@@ -27,7 +28,7 @@ use replica::store::Store;
 use replica::writer::{SealFacts, Writer, WriterOptions};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 use wire::data::{Open, Pages, Range, Seal, Sealed};
 use wire::replication::{
@@ -36,7 +37,8 @@ use wire::replication::{
 };
 
 use super::fault::of_store;
-use super::import::take_in;
+use super::import::{adopt, take_in};
+use super::pins::Pins;
 use super::tending::{self, Tender};
 use crate::compression;
 
@@ -50,6 +52,8 @@ type Answer<T> = oneshot::Sender<Result<T, Fault>>;
 pub(super) enum Order {
     /// Make sure that the store is open.
     Open(Answer<Option<Open>>),
+    /// Answered in turn, and leaves what a session does as it is.
+    Settle(Answer<()>),
     Begin(Vec<u64>, Answer<Open>),
     Resume(Vec<u64>, Answer<Option<Open>>),
     Pages(Pages),
@@ -59,6 +63,8 @@ pub(super) enum Order {
     Seal(Seal, Answer<Sealed>),
     /// Take in a first copy that was carried here.
     Import(OfflineCopy),
+    /// Make a point of images of this host, without a copy where that can be.
+    Adopt(Box<Wish>, Answer<Sealed>),
     Tend,
 }
 
@@ -88,11 +94,19 @@ struct Shared {
     changed: watch::Sender<()>,
     /// The session that is heard.
     session: AtomicU64,
+    pins: Pins,
+    /// How far the adoption of disks is.
+    adopting: Mutex<Option<Progress>>,
 }
 
 impl Keeper {
     /// Starts the thread; the store is opened at the first order.
-    pub(super) fn start(duty: Keeping, folder: PathBuf, changed: watch::Sender<()>) -> Self {
+    pub(super) fn start(
+        duty: Keeping,
+        folder: PathBuf,
+        changed: watch::Sender<()>,
+        pins: Pins,
+    ) -> Self {
         let report = KeepingReport {
             protection: duty.protection,
             folder: folder.display().to_string(),
@@ -110,6 +124,8 @@ impl Keeper {
             report: Mutex::new(report),
             changed,
             session: AtomicU64::new(0),
+            pins,
+            adopting: Mutex::default(),
         });
         let (orders, queue) = mpsc::channel(ORDERS);
         let worker = Worker {
@@ -176,6 +192,37 @@ impl Keeper {
         matches!(stage, Some(ImportStage::Reading(_)))
     }
 
+    /// Where its points lie.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.shared.folder
+    }
+
+    /// Waits until all that it was told before is done, and its store is open: a
+    /// point that was pinned before is dropped no more.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or does not answer.
+    pub async fn settle(&self) -> Result<(), Fault> {
+        let asked = timeout(PATIENCE, self.ask(Voice::Own, Order::Settle)).await;
+        asked.unwrap_or_else(|_| Err(slow(&self.duty().name)))
+    }
+
+    /// Makes a point of images of this host that nobody writes to any more:
+    /// without a copy, where that can be. Done once for the same images.
+    ///
+    /// # Errors
+    /// When they cannot be read, or the store fails.
+    pub async fn adopt(&self, wish: Wish) -> Result<Sealed, Fault> {
+        self.ask(Voice::Own, |answer| Order::Adopt(Box::new(wish), answer)).await
+    }
+
+    /// How far that is.
+    #[must_use]
+    pub fn adopting(&self) -> Option<Progress> {
+        *self.shared.adopting()
+    }
+
     /// How it is.
     #[must_use]
     pub fn report(&self) -> KeepingReport {
@@ -229,6 +276,10 @@ impl Shared {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn adopting(&self) -> MutexGuard<'_, Option<Progress>> {
+        self.adopting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn duty(&self) -> Keeping {
         self.duty.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -264,6 +315,13 @@ impl Worker {
                 let opened =
                     self.with_writer(|writer| Ok(open_of(writer.store().positions().received)));
                 self.tell(answer, opened);
+            }
+            Order::Settle(answer) => {
+                let settled = match &self.writer {
+                    Some(_) => Ok(()),
+                    None => self.open().map_err(|error| self.fail(&error)),
+                };
+                self.tell(answer, settled);
             }
             Order::Begin(disks, answer) => {
                 self.failed = None;
@@ -313,6 +371,10 @@ impl Worker {
                 self.look();
             }
             Order::Import(copy) => self.import(&copy),
+            Order::Adopt(wish, answer) => {
+                let adopted = self.adopt(&wish);
+                self.tell(answer, adopted);
+            }
             Order::Tend => self.tend(),
         }
     }
@@ -426,8 +488,30 @@ impl Worker {
         self.shared.changed.send_replace(());
     }
 
+    fn adopt(&mut self, wish: &Wish) -> Result<Sealed, Fault> {
+        self.with_writer(|_| Ok(()))?;
+        let name = self.shared.duty().name;
+        let shared = Arc::clone(&self.shared);
+        let mut progress = |done, total| {
+            *shared.adopting() = Some(Progress { done, total, seconds_left: None });
+            Ok(())
+        };
+        let adopted = match &mut self.writer {
+            Some(writer) => adopt(writer, &name, &self.shared.folder, wish, &mut progress),
+            None => Err(Fault::internal("adopt disks", &"the store is closed")),
+        };
+        *self.shared.adopting() = None;
+        if adopted.is_err() {
+            // What was begun is given up, and what is durable found again.
+            self.writer = None;
+        }
+        self.look();
+        adopted.map(|point| sealed_of(&point))
+    }
+
     fn tend(&mut self) {
-        let retention = self.shared.duty().retention;
+        let duty = self.shared.duty();
+        let (retention, pinned) = (duty.retention, self.shared.pins.of(duty.protection));
         let now = milliseconds(OffsetDateTime::now_utc());
         let tender = &mut self.tender;
         let Some(writer) = &mut self.writer else {
@@ -438,7 +522,7 @@ impl Worker {
             }
             return;
         };
-        if let Err(error) = tender.tend(writer, &retention, now) {
+        if let Err(error) = tender.tend(writer, &retention, &pinned, now) {
             self.fail(&error);
         }
         self.look();

@@ -14,6 +14,7 @@
 //! | what the hours of a policy allow | [`hours`] |
 //! | a first copy that is carried in a folder | [`carried`] |
 //! | RPO over a day | [`recovery`] |
+//! | a point at once, by command | [`wishes`] |
 //! | shipping without schedule and libvirt | [`rounds`] |
 //! | what the operator is told | [`fault`] |
 
@@ -45,9 +46,11 @@ mod simulated;
 mod suspects;
 mod task;
 mod verify;
+mod wishes;
 
 pub use task::Surroundings;
 use task::{Board, Task};
+pub use wishes::Wishes;
 
 /// How long a machine that is protected no longer is asked to let us tidy up.
 const FORGETTING: Duration = Duration::from_secs(30);
@@ -152,7 +155,9 @@ impl Shippers {
 
     /// Begins the task of a machine.
     fn begin(&self, hears: watch::Receiver<Shipping>, board: &Arc<Board>) -> JoinHandle<()> {
-        tokio::spawn(Task::new(self.around.clone(), hears, Arc::clone(board)).run())
+        let protection = hears.borrow().protection;
+        let wishes = self.around.wishes.enter(protection, board);
+        tokio::spawn(Task::new(self.around.clone(), hears, wishes, Arc::clone(board)).run())
     }
 
     /// Begins tasks anew that ended by a defect of ours.

@@ -28,6 +28,7 @@ use super::sender::Sender;
 use crate::capture::{
     Base, Capture, CaptureError, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
 };
+use crate::hypervisor::libvirt::xml::recovered::without_disks;
 
 /// In what portions a copy goes.
 #[derive(Debug, Clone, Copy)]
@@ -337,11 +338,17 @@ impl<C: Capture> Round<'_, C> {
     }
 
     fn seal_of(&self, cut: &Cut) -> Seal {
+        // A machine that is made of the point has the point's disks alone.
+        let excluded = self.duty.excluded_disks.iter().cloned().collect();
+        let configuration = match without_disks(&cut.configuration, &excluded) {
+            Ok(configuration) if !self.duty.excluded_disks.is_empty() => configuration,
+            _ => cut.configuration.clone(),
+        };
         Seal {
             instant: cut.instant as i64,
             app_consistent: cut.consistency == Consistency::App,
             origin: format!("host {}", self.host),
-            configuration: cut.configuration.clone(),
+            configuration,
         }
     }
 }

@@ -14,12 +14,13 @@ use domain::fault::{Code, Fault};
 use domain::id::{HostId, MachineUuid, ProtectionId};
 use domain::units::{self, milliseconds};
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 use wire::data::Hello;
 use wire::replication::{
     OfflineCopy, Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble,
+    VerifyReport,
 };
 
 use super::carried;
@@ -30,6 +31,7 @@ use super::recovery::RpoHistory;
 use super::round::{Outcome, Portions, Round};
 use super::sender::{Sender, Stream};
 use super::verify;
+use super::wishes::{Wish, Wishes, not_shipped};
 use super::{hours, off};
 use crate::backoff::Backoff;
 use crate::capture::machine::{self, CaptureSettings, LibvirtCapture};
@@ -42,6 +44,9 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Pauses after failures: they pass, or an operator is told.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Rounds that may fail before those who wished for a point are told; the first
+/// may but find a connection that has ended.
+const FAILURES_MAX: u32 = 3;
 
 /// What all machines of a host have in common.
 #[derive(Clone)]
@@ -60,6 +65,8 @@ pub struct Surroundings {
     pub observations: watch::Receiver<Observation>,
     /// Rings when a report changed.
     pub changed: watch::Sender<()>,
+    /// Where points are wished for.
+    pub wishes: Wishes,
 }
 
 /// What others see of the task.
@@ -153,6 +160,11 @@ impl Board {
 pub(super) struct Task {
     around: Surroundings,
     duty: watch::Receiver<Shipping>,
+    wishes: mpsc::Receiver<Wish>,
+    /// Wishes that the next point answers.
+    wished: Vec<Wish>,
+    /// Rounds that failed since there are wishes.
+    failures: u32,
     board: Arc<Board>,
     course: Course,
     /// With the longest time that it freezes the guest.
@@ -185,6 +197,7 @@ impl Task {
     pub(super) fn new(
         around: Surroundings,
         duty: watch::Receiver<Shipping>,
+        wishes: mpsc::Receiver<Wish>,
         board: Arc<Board>,
     ) -> Self {
         let (protection, machine) = (duty.borrow().protection, duty.borrow().machine);
@@ -194,6 +207,9 @@ impl Task {
         Self {
             around,
             duty,
+            wishes,
+            wished: Vec::new(),
+            failures: 0,
             board,
             course,
             capture: None,
@@ -217,8 +233,12 @@ impl Task {
             if duty.paused {
                 (self.sender, self.folder) = (None, None);
                 self.board.change(|report| report.phase = Phase::Paused);
-                if self.duty.changed().await.is_err() {
-                    return;
+                self.refuse(&not_shipped(duty.protection, "its replication is paused"));
+                tokio::select! {
+                    changed = self.duty.changed() => if changed.is_err() {
+                        return;
+                    },
+                    Some(wish) = self.wishes.recv() => self.wished.push(wish),
                 }
                 due = Instant::now();
                 continue;
@@ -236,6 +256,10 @@ impl Task {
                 }
                 Err(fault) => {
                     (self.sender, self.folder) = (None, None);
+                    self.failures += 1;
+                    if self.failures >= FAILURES_MAX {
+                        self.refuse(&fault);
+                    }
                     self.trouble(Some(fault));
                     due = Instant::now() + backoff.next_pause();
                 }
@@ -256,6 +280,10 @@ impl Task {
                     }
                     return;
                 }
+                Some(wish) = self.wishes.recv() => {
+                    self.wished.push(wish);
+                    return;
+                }
             }
             self.note_age();
             if Instant::now() < due
@@ -267,32 +295,69 @@ impl Task {
         }
     }
 
+    /// Tells all who wished for a point why there is none.
+    fn refuse(&mut self, fault: &Fault) {
+        self.wished.drain(..).for_each(|wish| wish.answer(Err(fault.clone())));
+        self.failures = 0;
+    }
+
+    /// Answers all who wished for a point before its cut.
+    fn fulfil(&mut self, point: PointMark, verified: Option<&VerifyReport>) {
+        for wish in self.wished.drain(..) {
+            let compared = match (wish.compare, verified) {
+                (true, Some(report)) => verify::agreed(&self.duty.borrow().name, report),
+                (true, None) => Err(Fault::internal("compare", &"nothing was compared")),
+                (false, _) => Ok(()),
+            };
+            wish.answer(compared.map(|()| point));
+        }
+        self.failures = 0;
+    }
+
     async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
         let begun = Instant::now();
+        while let Ok(wish) = self.wishes.try_recv() {
+            self.wished.push(wish);
+        }
+        if self.wished.is_empty() {
+            self.failures = 0;
+        }
         if let Some(at) = duty.not_before
             && at > OffsetDateTime::now_utc()
             && self.course.sealed.is_none()
         {
             self.board.change(|report| report.phase = Phase::Waiting);
+            self.refuse(&not_shipped(duty.protection, "its first copy is to begin later"));
             return Ok(Next::WhenDue);
         }
         self.course.carry(duty.offline.as_ref());
         self.connect(duty).await?;
         if let CarriedStage::Written(_) = self.course.carried_stage() {
             self.told_phase();
+            self.refuse(&not_shipped(duty.protection, "its first copy is being carried"));
             return Ok(Next::WhenDue);
         }
         self.course.wish(duty.resynchronise);
         let opening = hours::resynchronisation(&duty.policy, hours::local());
-        let may_compare = opening == Opening::Now;
+        // A command does not wait for hours.
+        let may_compare = opening == Opening::Now || !self.wished.is_empty();
         if self.course.is_held(may_compare) {
             self.hold(opening);
             return Ok(Next::WhenDue);
         }
         let verify_wish = duty.verify.filter(|wish| self.board.verified() != Some(*wish));
+        let compare = self.wished.iter().any(|wish| wish.compare);
         let off = off::print(&self.around.observations.borrow(), duty.machine);
-        if off.is_some() && self.off == off && self.course.is_steady() && verify_wish.is_none() {
+        if off.is_some()
+            && self.off == off
+            && self.course.is_steady()
+            && verify_wish.is_none()
+            && !compare
+        {
             // Nobody has written to the disks of a machine that is off.
+            if let Some(newest) = self.board.report().newest {
+                self.fulfil(newest, None);
+            }
             self.newest = Some(Instant::now());
             self.told_phase();
             return Ok(Next::WhenDue);
@@ -336,6 +401,11 @@ impl Task {
         let result = round
             .run(async |cut, point, sender| match verify_wish {
                 Some(wish) => Some(verify::verify(wish, cut, point, sender, &progress).await),
+                // Nobody else is told of it.
+                None if compare => {
+                    let wish = uuid::Uuid::nil();
+                    Some(verify::verify(wish, cut, point, sender, &progress).await)
+                }
                 None => None,
             })
             .await;
@@ -378,7 +448,9 @@ impl Task {
                         report.remarks = remark.into_iter().collect();
                     }
                 });
-                if let Some(verified) = verified.flatten() {
+                let verified = verified.flatten();
+                self.fulfil(PointMark::of(&point), verified.as_ref());
+                if let Some(verified) = verified.filter(|_| verify_wish.is_some()) {
                     info!(machine = %duty.name, point = point.point, "source and replica were compared");
                     self.board.change(|report| report.verified = Some(verified));
                 }

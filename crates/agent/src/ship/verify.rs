@@ -53,6 +53,31 @@ pub(super) async fn verify(
     VerifyReport { wish, point, finished: OffsetDateTime::now_utc(), disks, trouble }
 }
 
+/// Whether source and replica were found the same.
+///
+/// # Errors
+/// [`Code::ReplicaDiffers`], or why they could not be compared.
+pub(super) fn agreed(machine: &str, report: &VerifyReport) -> Result<(), Fault> {
+    let doing = format!("compare machine {machine} with its replica");
+    let advice = "Resynchronise it: lifeboat protected resynchronise. Then run it again.";
+    if let Some(trouble) = &report.trouble {
+        return Err(Fault::new(
+            Code::NotVerified,
+            doing,
+            trouble.cause.clone(),
+            trouble.advice.clone(),
+        ));
+    }
+    match report.disks.iter().find(|disk| !disk.differing.is_empty()) {
+        None => Ok(()),
+        Some(disk) => {
+            let (offset, length) = disk.differing.first().copied().unwrap_or_default();
+            let cause = format!("disk {} differs in {length} bytes at {offset}", disk.disk);
+            Err(Fault::new(Code::ReplicaDiffers, doing, cause, advice))
+        }
+    }
+}
+
 /// The report of a verification that did not come about.
 pub(super) fn failed(wish: Uuid, fault: Fault) -> VerifyReport {
     VerifyReport {

@@ -17,6 +17,8 @@ use crate::failure::Failure;
 use crate::logging;
 use crate::output::{self, since};
 
+mod recover;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make this host a host of a controller, by a one-time token
@@ -48,6 +50,51 @@ pub(crate) enum Command {
         config: Option<PathBuf>,
         #[command(flatten)]
         flags: Flags,
+    },
+    /// Run a machine whose points this host keeps, here and now: no controller is
+    /// needed
+    Recover {
+        /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Flags>,
+        #[command(flatten)]
+        wish: recover::Wish,
+    },
+    /// List the machines of this host that were made of recovery points
+    Recovered {
+        /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
+    /// Make the disks of a recovered machine its own: it needs its point no more
+    Hydrate {
+        /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// The machine, by name, or the id of the recovery
+        machine: String,
+        /// At most so many bytes a second
+        #[arg(long, value_name = "BYTES")]
+        bytes_per_second: Option<u64>,
+    },
+    /// Stop a recovered machine and take everything of it away
+    Discard {
+        /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// The machine, by name, or the id of the recovery
+        machine: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -104,6 +151,21 @@ async fn obey(command: Command, json: bool) -> Result<(), Failure> {
         Command::Status { config, flags } => {
             let config = Config::load(config.as_deref(), &flags)?;
             show_status(&config, json)?;
+        }
+        Command::Recover { config, flags, wish } => {
+            let config = Config::load(config.as_deref(), &flags)?;
+            recover::recover(&config, &wish, json).await?;
+        }
+        Command::Recovered { config, flags } => {
+            recover::list(&Config::load(config.as_deref(), &flags)?, json)?;
+        }
+        Command::Hydrate { config, flags, machine, bytes_per_second } => {
+            let config = Config::load(config.as_deref(), &flags)?;
+            recover::hydrate(&config, &machine, bytes_per_second, json).await?;
+        }
+        Command::Discard { config, flags, machine, yes } => {
+            let config = Config::load(config.as_deref(), &flags)?;
+            recover::discard(&config, &machine, yes, json).await?;
         }
     }
     Ok(())

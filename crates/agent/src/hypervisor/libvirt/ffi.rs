@@ -36,7 +36,7 @@
 //!   nothing but the declared arguments, and libvirt calls it back with the
 //!   arguments of the event that it was registered for.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write as _;
 use std::mem::{transmute, zeroed};
 use std::ptr;
@@ -81,6 +81,28 @@ impl LibvirtError {
                 ..
             }
         )
+    }
+
+    /// Whether the guest agent did not answer, as opposed to not doing what it
+    /// was asked to.
+    #[must_use]
+    pub const fn is_silence_of_the_guest_agent(&self) -> bool {
+        matches!(
+            self,
+            Self::Call {
+                number: sys::VIR_ERR_AGENT_UNRESPONSIVE
+                    | sys::VIR_ERR_AGENT_UNSYNCED
+                    | sys::VIR_ERR_AGENT_COMMAND_TIMEOUT,
+                ..
+            }
+        )
+    }
+
+    /// Whether the machine is not in the state that the call needs, such as off
+    /// where it must run.
+    #[must_use]
+    pub const fn is_about_the_state(&self) -> bool {
+        matches!(self, Self::Call { number: sys::VIR_ERR_OPERATION_INVALID, .. })
     }
 
     /// Whether a checkpoint's bitmap is missing or cannot be trusted.
@@ -469,6 +491,29 @@ impl Connection {
         // SAFETY: the connection is open; the string outlives the call.
         let pointer = unsafe { sys::virDomainLookupByUUIDString(self.pointer, uuid.as_ptr()) };
         if pointer.is_null() { Err(last_error()) } else { Ok(Domain { pointer }) }
+    }
+
+    pub(super) fn domain_named(&self, name: &str) -> Result<Domain, LibvirtError> {
+        let name = c_string(name)?;
+        // SAFETY: the connection is open; the string outlives the call.
+        let pointer = unsafe { sys::virDomainLookupByName(self.pointer, name.as_ptr()) };
+        if pointer.is_null() { Err(last_error()) } else { Ok(Domain { pointer }) }
+    }
+
+    /// Makes a machine known, in the place of a definition with the same name
+    /// and UUID.
+    pub(super) fn define(&self, xml: &str) -> Result<Domain, LibvirtError> {
+        let xml = c_string(xml)?;
+        // SAFETY: the connection is open; the string outlives the call.
+        let pointer = unsafe { sys::virDomainDefineXML(self.pointer, xml.as_ptr()) };
+        if pointer.is_null() { Err(last_error()) } else { Ok(Domain { pointer }) }
+    }
+
+    pub(super) fn network_named(&self, name: &str) -> Result<Network, LibvirtError> {
+        let name = c_string(name)?;
+        // SAFETY: the connection is open; the string outlives the call.
+        let pointer = unsafe { sys::virNetworkLookupByName(self.pointer, name.as_ptr()) };
+        if pointer.is_null() { Err(last_error()) } else { Ok(Network { pointer }) }
     }
 
     pub(super) fn domains(&self) -> Result<Vec<Domain>, LibvirtError> {
@@ -909,6 +954,106 @@ impl Domain {
         // SAFETY: the handle is live; no list means all.
         let thawed = checked(unsafe { sys::virDomainFSThaw(self.pointer, ptr::null_mut(), 0, 0) })?;
         Ok(u32::try_from(thawed).unwrap_or_default())
+    }
+}
+
+/// What failover asks of a machine.
+impl Domain {
+    pub(super) fn uuid(&self) -> Result<String, LibvirtError> {
+        // `VIR_UUID_STRING_BUFLEN`, with the zero byte.
+        let mut buffer: [c_char; 37] = [0; 37];
+        // SAFETY: the handle is live; the buffer has the documented length.
+        checked(unsafe { sys::virDomainGetUUIDString(self.pointer, buffer.as_mut_ptr()) })?;
+        Ok(borrow_string(buffer.as_ptr()))
+    }
+
+    pub(super) fn start(&self) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainCreate(self.pointer) }).map(drop)
+    }
+
+    /// Takes its power away.
+    pub(super) fn destroy(&self) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live, and stays so.
+        checked(unsafe { sys::virDomainDestroy(self.pointer) }).map(drop)
+    }
+
+    /// Asks the guest to shut down, by its agent or by its power button.
+    pub(super) fn shut_down(&self, by_agent: bool) -> Result<(), LibvirtError> {
+        let flags = match by_agent {
+            true => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            false => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+        };
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainShutdownFlags(self.pointer, flags) }).map(drop)
+    }
+
+    /// Makes libvirt forget it, with all that libvirt keeps of it.
+    pub(super) fn undefine(&self) -> Result<(), LibvirtError> {
+        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        // SAFETY: the handle is live, and stays so.
+        checked(unsafe { sys::virDomainUndefineFlags(self.pointer, flags) }).map(drop)
+    }
+
+    pub(super) fn set_autostart(&self, on: bool) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainSetAutostart(self.pointer, c_int::from(on)) }).map(drop)
+    }
+
+    /// Asks the guest agent for the time, to hear whether it is there.
+    pub(super) fn ask_time(&self) -> Result<(), LibvirtError> {
+        let (mut seconds, mut rest) = (0, 0);
+        // SAFETY: the handle is live; both numbers are written.
+        let asked = unsafe {
+            sys::virDomainGetTime(self.pointer, &raw mut seconds, &raw mut rest, 0 as c_uint)
+        };
+        checked(asked).map(drop)
+    }
+
+    /// How many requests a disk has had since the start.
+    pub(super) fn disk_requests(&self, target: &str) -> Result<u64, LibvirtError> {
+        let target = c_string(target)?;
+        // SAFETY: plain integers.
+        let mut stats: sys::virDomainBlockStatsStruct = unsafe { zeroed() };
+        // SAFETY: the handle is live, the string outlives the call, and the
+        // struct, whose size is told, is filled.
+        checked(unsafe {
+            sys::virDomainBlockStats(
+                self.pointer,
+                target.as_ptr(),
+                &raw mut stats,
+                size_of_val(&stats),
+            )
+        })?;
+        let count = |requests: i64| u64::try_from(requests).unwrap_or_default();
+        Ok(count(stats.rd_req) + count(stats.wr_req))
+    }
+
+    /// Begins to bring all that a disk's image stands on into the image itself,
+    /// at most so many bytes a second; 0 is no limit.
+    pub(super) fn pull(&self, target: &str, bytes_per_second: u64) -> Result<(), LibvirtError> {
+        let target = c_string(target)?;
+        let limit = c_ulong::try_from(bytes_per_second).unwrap_or(c_ulong::MAX);
+        let flags = sys::VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES;
+        // SAFETY: the handle is live, the string outlives the call.
+        checked(unsafe { sys::virDomainBlockPull(self.pointer, target.as_ptr(), limit, flags) })
+            .map(drop)
+    }
+
+    /// How far the block job of a disk is, of how much; none when it has none.
+    pub(super) fn block_progress(&self, target: &str) -> Result<Option<(u64, u64)>, LibvirtError> {
+        let target = c_string(target)?;
+        // SAFETY: plain integers.
+        let mut job: sys::virDomainBlockJobInfo = unsafe { zeroed() };
+        // SAFETY: the handle is live, the string outlives the call, the struct
+        // is filled.
+        let found = checked(unsafe {
+            sys::virDomainGetBlockJobInfo(self.pointer, target.as_ptr(), &raw mut job, 0)
+        })?;
+        Ok((found != 0).then_some((job.cur, job.end)))
     }
 }
 

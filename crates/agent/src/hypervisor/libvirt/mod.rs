@@ -13,10 +13,12 @@ use tokio::sync::Notify;
 
 mod ffi;
 mod local;
+mod operator;
 mod subject;
 pub mod xml;
 
 pub use ffi::LibvirtError;
+pub use operator::{Operator, Power};
 pub use subject::Subject;
 
 /// A connection to a hypervisor. Its calls block.

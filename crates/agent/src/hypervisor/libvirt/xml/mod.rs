@@ -13,6 +13,8 @@ pub mod checkpoint;
 pub mod machine;
 pub mod network;
 pub mod pool;
+pub mod recovered;
+mod tree;
 
 /// XML of libvirt's that makes no sense to us.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,228 @@
+//! Whose machines are: the highest epoch that this host has seen of each, and
+//! whether the machine was its own in that epoch (ADR 15).
+//!
+//! ```text
+//!   nothing known ──▶ ours in epoch 3 ──fenced──▶ not ours from epoch 4 on ──▶ …
+//! ```
+//! It is durable before anything is done by it, and only ever grows. A machine
+//! that is not ours is stopped wherever it is seen to run ([`watch`]). This
+//! agent starts none by itself.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fs, io};
+
+use domain::failover::fence::{Epoch, Known, heed};
+use domain::fault::{Code, Fault};
+use domain::id::MachineUuid;
+use serde::{Deserialize, Serialize};
+use service::folder::replace;
+use tokio::sync::watch as channel;
+use tracing::{info, warn};
+use uuid::Uuid;
+use wire::replication::Ownership;
+
+pub mod watch;
+
+/// Version of the files' format.
+const FORMAT: u16 = 1;
+
+/// The file of a machine, version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EpochFile {
+    format: u16,
+    machine: Uuid,
+    /// The highest that was seen.
+    epoch: u64,
+    /// Whether this host may run the machine in it.
+    ours: bool,
+    /// Whether libvirt started it by itself before it was taken over.
+    autostart: bool,
+}
+
+/// What is known. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Epochs(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    known: Mutex<HashMap<MachineUuid, EpochFile>>,
+    changed: channel::Sender<()>,
+}
+
+impl Epochs {
+    /// Reads what is known from the folder, which is made if need be.
+    ///
+    /// # Errors
+    /// [`Code::DataFolderUnusable`]: without knowing, nobody may act.
+    pub fn in_folder(folder: &Path) -> Result<Self, Fault> {
+        let known = read_all(folder).map_err(|error| unusable("read", folder, &error))?;
+        Ok(Self(Arc::new(Inner {
+            folder: folder.to_owned(),
+            known: Mutex::new(known),
+            changed: channel::Sender::new(()),
+        })))
+    }
+
+    /// What is known of a machine; none if it was never failed over.
+    #[must_use]
+    pub fn known(&self, machine: MachineUuid) -> Option<Known> {
+        self.lock().get(&machine).map(known_of)
+    }
+
+    /// Whether it is known that a machine must not run here.
+    #[must_use]
+    pub fn is_anothers(&self, machine: MachineUuid) -> bool {
+        self.known(machine).is_some_and(|known| !known.ours)
+    }
+
+    /// Takes up what a command carries. Durable on return.
+    ///
+    /// # Errors
+    /// [`Code::EpochStale`] when more is known, and nothing is changed;
+    /// [`Code::DataFolderUnusable`].
+    pub fn heed(&self, machine: MachineUuid, epoch: u64, ours: bool) -> Result<(), Fault> {
+        let command = Known { epoch: Epoch::new(epoch), ours };
+        let mut files = self.lock();
+        let file = files.get(&machine);
+        if let Some(known) = file.map(known_of) {
+            heed(known, command).map_err(|known| stale(machine, known, command))?;
+            if known == command {
+                return Ok(());
+            }
+        }
+        let autostart = file.is_some_and(|file| file.autostart);
+        let file = EpochFile { format: FORMAT, machine: machine.uuid(), epoch, ours, autostart };
+        self.keep(&mut files, machine, file)
+    }
+
+    /// Takes up what the controller's duties say, as far as it is news.
+    pub fn learn(&self, ownerships: &[Ownership]) {
+        for Ownership { machine, epoch, ours } in ownerships {
+            let before = self.known(*machine);
+            match self.heed(*machine, *epoch, *ours) {
+                Ok(()) if before.is_some_and(|known| known.epoch.number() == *epoch) => {}
+                Ok(()) => info!(%machine, epoch, ours, "whose the machine is, was learned"),
+                Err(fault) => {
+                    warn!(code = %fault.code, cause = %fault.cause, advice = %fault.advice, "cannot {}", fault.doing);
+                }
+            }
+        }
+    }
+
+    /// Remembers that libvirt would have started a machine by itself.
+    ///
+    /// # Errors
+    /// [`Code::DataFolderUnusable`].
+    pub fn note_autostart(&self, machine: MachineUuid) -> Result<(), Fault> {
+        let mut files = self.lock();
+        match files.get(&machine).cloned() {
+            Some(file) if !file.autostart => {
+                self.keep(&mut files, machine, EpochFile { autostart: true, ..file })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Rings when anything changed.
+    fn changes(&self) -> channel::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    fn keep(
+        &self,
+        files: &mut HashMap<MachineUuid, EpochFile>,
+        machine: MachineUuid,
+        file: EpochFile,
+    ) -> Result<(), Fault> {
+        let bytes = serde_json::to_vec_pretty(&file).expect("the file's form is plain");
+        replace(&self.0.folder, &format!("{machine}.json"), &bytes)
+            .map_err(|error| unusable("write", &self.0.folder, &error))?;
+        files.insert(machine, file);
+        self.0.changed.send_replace(());
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MachineUuid, EpochFile>> {
+        // An entry is changed when its file is durable; none is half-done.
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn known_of(file: &EpochFile) -> Known {
+    Known { epoch: Epoch::new(file.epoch), ours: file.ours }
+}
+
+fn read_all(folder: &Path) -> io::Result<HashMap<MachineUuid, EpochFile>> {
+    fs::create_dir_all(folder)?;
+    let mut known = HashMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let wrong = |why: String| io::Error::other(format!("{}: {why}", path.display()));
+        let file: EpochFile =
+            serde_json::from_slice(&fs::read(&path)?).map_err(|error| wrong(error.to_string()))?;
+        if file.format != FORMAT {
+            return Err(wrong(format!("its format {} is not known here", file.format)));
+        }
+        known.insert(MachineUuid::new(file.machine), file);
+    }
+    Ok(known)
+}
+
+fn unusable(verb: &str, folder: &Path, error: &io::Error) -> Fault {
+    Fault::new(
+        Code::DataFolderUnusable,
+        format!("{verb} whose machines are in {}", folder.display()),
+        error.to_string(),
+        "Make the folder and its files readable and writable for the agent's user. A damaged file may be removed only if the machine that it is named after is known not to run elsewhere.",
+    )
+}
+
+fn stale(machine: MachineUuid, known: Known, command: Known) -> Fault {
+    let side = |ours| if ours { "this host's" } else { "another side's" };
+    Fault::new(
+        Code::EpochStale,
+        format!("take machine {machine} as {} in epoch {}", side(command.ours), command.epoch),
+        format!("this host knows of epoch {}, in which it is {}", known.epoch, side(known.ours)),
+        "Look at where the machine stands, and which side really runs it, before anything else is done with it.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 1 wrote; it must be readable for ever.
+    const GOLDEN: &str = include_str!("../../tests/golden/epoch-1.json");
+
+    #[test]
+    fn what_is_known_only_grows_and_survives() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = MachineUuid::new(Uuid::from_u128(4));
+        let epochs = Epochs::in_folder(folder.path()).unwrap();
+        assert_eq!(epochs.known(machine), None);
+        assert!(!epochs.is_anothers(machine));
+        epochs.heed(machine, 3, true).unwrap();
+        epochs.heed(machine, 3, true).unwrap();
+        let refused = |epoch, ours| epochs.heed(machine, epoch, ours).map_err(|fault| fault.code);
+        assert_eq!(refused(2, true), Err(Code::EpochStale));
+        assert_eq!(refused(3, false), Err(Code::EpochStale));
+        epochs.learn(&[Ownership { machine, epoch: 4, ours: false }]);
+        epochs.learn(&[Ownership { machine, epoch: 2, ours: true }]);
+        epochs.note_autostart(machine).unwrap();
+        let again = Epochs::in_folder(folder.path()).unwrap();
+        assert_eq!(again.known(machine), Some(Known { epoch: Epoch::new(4), ours: false }));
+        assert!(again.is_anothers(machine));
+        let file = fs::read_to_string(folder.path().join(format!("{machine}.json"))).unwrap();
+        assert_eq!(file.trim(), GOLDEN.trim());
+        fs::write(folder.path().join("x.json"), GOLDEN.replace("\"format\": 1", "\"format\": 2"))
+            .unwrap();
+        assert!(Epochs::in_folder(folder.path()).unwrap_err().cause.contains("format 2"));
+    }
+}

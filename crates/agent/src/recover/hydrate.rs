@@ -1,0 +1,218 @@
+//! Making a recovered machine's disks stand for themselves: what the point has
+//! goes into the machine's own files, by QEMU while it runs, by `qemu-img` while
+//! it is off.
+//!
+//! Nothing of how far it is needs to be remembered: a disk whose image stands on
+//! nothing is done, and one that is being pulled is found so.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use domain::fault::{Code, Fault};
+use domain::id::MachineUuid;
+use tokio::process::Command;
+use tokio::time::sleep;
+use uuid::Uuid;
+use wire::command::Answer;
+use wire::replication::Progress;
+
+use super::Recoveries;
+use super::folder::Folder;
+use super::record::{Record, Stage};
+use crate::hypervisor::CallError;
+use crate::hypervisor::libvirt::xml::recovered::{standing_on_views, without_backing};
+use crate::hypervisor::libvirt::{LibvirtError, Operator, Power};
+use crate::hypervisor::operating::fault;
+
+/// Between two looks how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+/// Looks at which the hypervisor may be away before it is given up for now.
+const AWAY_MAX: u32 = 120;
+/// Times that a pull that ended early is begun anew.
+const ATTEMPTS: u32 = 3;
+
+/// What a look at a disk finds.
+enum Pull {
+    /// It stands on nothing.
+    Done,
+    /// So far of so much.
+    At(u64, u64),
+    /// It stands on a view, and nothing is done about it.
+    Idle,
+    /// The machine has no power.
+    Off,
+}
+
+impl Recoveries {
+    /// Makes its disks stand for themselves, at most so many bytes a second;
+    /// `progress` is told bytes. May be repeated, and goes on then.
+    ///
+    /// # Errors
+    /// [`Code::HydrationFailed`], and the machine goes on from its point.
+    pub async fn hydrate(
+        &self,
+        id: Uuid,
+        bytes_per_second: Option<u64>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Answer, Fault> {
+        let record = self.known("make a machine's disks its own", id)?;
+        let doing = format!("make the disks of {} its own", record.name);
+        match record.stage {
+            Stage::Standing => return Ok(Answer::Done),
+            Stage::Defined => {}
+            Stage::Making | Stage::Discarding => {
+                return Err(Fault::new(
+                    Code::RecoveryUnknown,
+                    doing,
+                    "it was not made to its end, or is being discarded",
+                    "Run the operation anew.",
+                ));
+            }
+        }
+        {
+            let _turn = self.turn(id).await;
+            self.serve(&record).await?;
+        }
+        let mut done = 0;
+        for target in &record.disks {
+            let told = |at: u64, end: u64| {
+                // Sizes of the others are told as they are reached.
+                progress(Progress {
+                    done: done + at,
+                    total: done + end.max(at),
+                    seconds_left: None,
+                });
+            };
+            done += self.pull(&doing, &record, target, bytes_per_second, &told).await?;
+        }
+        self.stand(&doing, id).await?;
+        Ok(Answer::Done)
+    }
+
+    /// One disk; how many bytes it has.
+    async fn pull(
+        &self,
+        doing: &str,
+        record: &Record,
+        target: &str,
+        limit: Option<u64>,
+        told: &(dyn Fn(u64, u64) + Sync),
+    ) -> Result<u64, Fault> {
+        let machine = record.machine();
+        let (mut attempts, mut away, mut size) = (0, 0, 0);
+        loop {
+            let name = target.to_owned();
+            let seen = self.0.operating.try_ask(move |o| look(o, machine, &name)).await;
+            match seen {
+                Ok(Pull::Done) => return Ok(size),
+                Ok(Pull::At(at, end)) => {
+                    away = 0;
+                    size = end;
+                    told(at, end);
+                }
+                Ok(Pull::Off) => {
+                    let _turn = self.turn(record.id).await;
+                    return self.rebase(doing, record, target).await.map(|()| size);
+                }
+                Ok(Pull::Idle) if attempts == ATTEMPTS => {
+                    return Err(failed(
+                        doing,
+                        format!("QEMU ended the pull of disk {target} before its end"),
+                    ));
+                }
+                Ok(Pull::Idle) => {
+                    attempts += 1;
+                    let name = target.to_owned();
+                    let begun =
+                        self.0.operating.try_ask(move |o| o.pull(machine, &name, limit)).await;
+                    if let Err(error) = begun
+                        && (attempts == ATTEMPTS || !is_passing(&error))
+                    {
+                        return Err(failed(doing, fault(doing, &error).cause));
+                    }
+                }
+                Err(error) if is_passing(&error) && away < AWAY_MAX => away += 1,
+                Err(error) => return Err(failed(doing, fault(doing, &error).cause)),
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Of a machine that is off.
+    async fn rebase(&self, doing: &str, record: &Record, target: &str) -> Result<(), Fault> {
+        let overlay = Folder::of(record).overlay(target);
+        let rebasing = Command::new("qemu-img")
+            .args(["rebase", "-f", "qcow2", "-b", ""])
+            .arg(&overlay)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = rebasing.await.map_err(|error| failed(doing, format!("qemu-img: {error}")))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(failed(doing, format!("qemu-img: {said}")))
+    }
+
+    /// Its disks stand for themselves: the point is needed no more.
+    async fn stand(&self, doing: &str, id: Uuid) -> Result<(), Fault> {
+        let _turn = self.turn(id).await;
+        let mut record = self.known(doing, id)?;
+        if record.stage != Stage::Defined {
+            return Err(failed(doing, "it was discarded meanwhile".into()));
+        }
+        let machine = record.machine();
+        self.0
+            .operating
+            .ask(doing, move |operator: &Operator| {
+                // Of a machine that was off, and for one where libvirt keeps an
+                // older description of the next start.
+                let xml = operator.inactive_xml(machine)?;
+                match xml.as_deref().map(standing_on_views) {
+                    Some(Ok(disks)) if !disks.is_empty() => {
+                        let own = xml.as_deref().map(without_backing);
+                        own.and_then(Result::ok).map_or(Ok(()), |own| operator.define(&own))
+                    }
+                    _ => Ok(()),
+                }
+            })
+            .await?;
+        record.stage = Stage::Standing;
+        self.0.records.keep(&record)?;
+        self.serve_no_more(id).await;
+        self.0.keepers.pins().unpin(id);
+        Ok(())
+    }
+}
+
+fn look(operator: &Operator, machine: MachineUuid, target: &str) -> Result<Pull, LibvirtError> {
+    match operator.power(machine)? {
+        Power::On => {}
+        Power::Off => return Ok(Pull::Off),
+        // Says that it is gone.
+        Power::Unknown => return operator.xml(machine).map(|_| Pull::Off),
+    }
+    if let Some((at, end)) = operator.pull_progress(machine, target)? {
+        return Ok(Pull::At(at, end));
+    }
+    let views = standing_on_views(&operator.xml(machine)?);
+    let stands_on_one = views.is_ok_and(|disks| disks.iter().any(|disk| disk == target));
+    Ok(if stands_on_one { Pull::Idle } else { Pull::Done })
+}
+
+fn is_passing(error: &CallError) -> bool {
+    match error {
+        CallError::Libvirt(error) => error.may_pass(),
+        CallError::Hung(_) | CallError::TooManyHung | CallError::Closed(_) => true,
+    }
+}
+
+fn failed(doing: &str, cause: String) -> Fault {
+    Fault::new(
+        Code::HydrationFailed,
+        doing,
+        cause,
+        "See that there is room in the `recovery_folder` and that the store is whole (lifeboat store verify), and run it again: it goes on with what is left.",
+    )
+}

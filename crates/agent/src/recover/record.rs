@@ -1,0 +1,285 @@
+//! What is written down of a recovery: one file each, written before what it
+//! tells of is made.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use domain::fault::{Code, Fault};
+use domain::id::{MachineUuid, ProtectionId};
+use serde::{Deserialize, Serialize};
+use service::folder::replace;
+use uuid::Uuid;
+use wire::command::{NicWish, Purpose, Recovery};
+
+/// Version of the file's format.
+const FORMAT: u16 = 1;
+/// The folder of the files in the agent's state folder.
+pub const FOLDER: &str = "recoveries";
+
+/// A recovery, version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    format: u16,
+    /// Chosen by whoever asked for it.
+    pub id: Uuid,
+    protection: Uuid,
+    /// The point's number.
+    pub point: u32,
+    /// Whether it stands in the place of the machine; else it is a test.
+    pub production: bool,
+    /// The name of the machine that is made.
+    pub name: String,
+    machine: Uuid,
+    /// The folder of the machine's points.
+    pub store: PathBuf,
+    /// Its own folder, for disks and sockets.
+    pub folder: PathBuf,
+    /// Targets of its disks, in order.
+    pub disks: Vec<String>,
+    /// Networks by MAC address.
+    pub nics: Vec<RecordedNic>,
+    /// What was defined in its place before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
+    /// How far it is.
+    pub stage: Stage,
+    /// When it was last started, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<i64>,
+    /// What is otherwise than at the source, in words.
+    pub remarks: Vec<String>,
+}
+
+/// A NIC and its network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedNic {
+    /// Its MAC address.
+    pub mac: String,
+    /// The network's name.
+    pub network: String,
+}
+
+/// A machine's own earlier self on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Earlier {
+    /// libvirt's description of it.
+    pub xml: String,
+    /// Whether libvirt started it by itself.
+    pub autostart: bool,
+}
+
+/// How far a recovery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Something of it may be there.
+    Making,
+    /// It is whole, and needs its point.
+    Defined,
+    /// Its disks stand for themselves.
+    Standing,
+    /// Something of it may still be there.
+    Discarding,
+}
+
+impl Record {
+    /// Of a wish, before anything is made.
+    pub(super) fn of(
+        wish: &Recovery,
+        (name, machine): (String, Uuid),
+        store: PathBuf,
+        folder: PathBuf,
+        disks: Vec<String>,
+    ) -> Self {
+        let nics = wish.nics.iter().cloned();
+        Self {
+            format: FORMAT,
+            id: wish.id,
+            protection: wish.protection.uuid(),
+            point: wish.point,
+            production: wish.purpose == Purpose::Production,
+            name,
+            machine,
+            store,
+            folder,
+            disks,
+            nics: nics.map(|NicWish { mac, network }| RecordedNic { mac, network }).collect(),
+            earlier: None,
+            stage: Stage::Making,
+            started: None,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Whether it is what was wished for.
+    pub(super) fn answers(&self, wish: &Recovery) -> bool {
+        let same_purpose = match &wish.purpose {
+            Purpose::Production => self.production,
+            Purpose::Test { name, uuid } => {
+                !self.production && (&self.name, &self.machine) == (name, uuid)
+            }
+        };
+        let pairs = wish.nics.iter().map(|nic| (&nic.mac, &nic.network));
+        same_purpose
+            && (self.protection, self.point) == (wish.protection.uuid(), wish.point)
+            && self.nics.iter().map(|nic| (&nic.mac, &nic.network)).eq(pairs)
+    }
+
+    /// The protection whose point it is made of.
+    #[must_use]
+    pub fn protection(&self) -> ProtectionId {
+        ProtectionId::new(self.protection)
+    }
+
+    /// The machine that is made.
+    #[must_use]
+    pub fn machine(&self) -> MachineUuid {
+        MachineUuid::new(self.machine)
+    }
+
+    /// Whether the point must stay.
+    #[must_use]
+    pub fn needs_its_point(&self) -> bool {
+        self.stage != Stage::Standing
+    }
+}
+
+/// The folder with the records.
+#[derive(Debug, Clone)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    /// In this folder.
+    #[must_use]
+    pub fn in_folder(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The record of a recovery, if there is one.
+    ///
+    /// # Errors
+    /// [`Code::DataFolderUnusable`]: it cannot be read.
+    pub fn read(&self, id: Uuid) -> Result<Option<Record>, Fault> {
+        let path = self.folder.join(file_name(id));
+        match read(&path) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable("read", &path, &error)),
+        }
+    }
+
+    /// All records, by id.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn all(&self) -> Result<Vec<Record>, Fault> {
+        let failed = |error| unusable("read", &self.folder, &error);
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut records = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                records.push(read(&path).map_err(|error| unusable("read", &path, &error))?);
+            }
+        }
+        records.sort_by_key(|record: &Record| record.id);
+        Ok(records)
+    }
+
+    /// Keeps a record. Durable on return.
+    ///
+    /// # Errors
+    /// [`Code::DataFolderUnusable`]; the former record then still stands.
+    pub fn keep(&self, record: &Record) -> Result<(), Fault> {
+        let bytes = serde_json::to_vec_pretty(record).expect("the file's form is plain");
+        let kept = fs::create_dir_all(&self.folder)
+            .and_then(|()| replace(&self.folder, &file_name(record.id), &bytes));
+        kept.map_err(|error| unusable("write", &self.folder.join(file_name(record.id)), &error))
+    }
+
+    /// Removes a record. No mistake when there is none.
+    ///
+    /// # Errors
+    /// [`Code::DataFolderUnusable`].
+    pub fn forget(&self, id: Uuid) -> Result<(), Fault> {
+        let path = self.folder.join(file_name(id));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(unusable("remove", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn file_name(id: Uuid) -> String {
+    format!("{id}.json")
+}
+
+fn read(path: &Path) -> io::Result<Record> {
+    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
+    match record.format {
+        FORMAT => Ok(record),
+        other => Err(io::Error::other(format!("its format {other} is not known here"))),
+    }
+}
+
+fn unusable(verb: &str, path: &Path, error: &io::Error) -> Fault {
+    Fault::new(
+        Code::DataFolderUnusable,
+        format!("{verb} {}", path.display()),
+        error.to_string(),
+        "Make room in the agent's state folder and make it writable for the agent's user.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What version 1 wrote; it must be readable for ever.
+    const GOLDEN: &str = include_str!("../../tests/golden/recovery-1.json");
+
+    #[test]
+    fn a_recovery_is_kept_and_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::in_folder(folder.path().join(FOLDER));
+        let golden: Record = serde_json::from_str(GOLDEN).unwrap();
+        assert_eq!(records.all().unwrap(), []);
+        records.keep(&golden).unwrap();
+        assert_eq!(records.read(golden.id).unwrap(), Some(golden.clone()));
+        assert_eq!(records.all().unwrap(), std::slice::from_ref(&golden));
+        assert_eq!(serde_json::to_string_pretty(&golden).unwrap(), GOLDEN.trim());
+        records.forget(golden.id).unwrap();
+        records.forget(golden.id).unwrap();
+        assert_eq!(records.read(golden.id).unwrap(), None);
+    }
+
+    #[test]
+    fn the_same_wish_is_known_again_and_no_other() {
+        let wish = Recovery {
+            id: Uuid::from_u128(1),
+            protection: ProtectionId::new(Uuid::from_u128(2)),
+            point: 3,
+            purpose: Purpose::Production,
+            nics: Vec::new(),
+        };
+        let own = ("web".to_owned(), Uuid::from_u128(4));
+        let record = Record::of(&wish, own, "/s".into(), "/f".into(), vec!["vda".into()]);
+        assert!(record.answers(&wish));
+        assert!(!record.answers(&Recovery { point: 4, ..wish.clone() }));
+        let purpose = Purpose::Test { name: "web".into(), uuid: Uuid::from_u128(4) };
+        assert!(!record.answers(&Recovery { purpose, ..wish.clone() }));
+        let nics = vec![NicWish { mac: "m".into(), network: "n".into() }];
+        assert!(!record.answers(&Recovery { nics, ..wish }));
+    }
+}

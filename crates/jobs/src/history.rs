@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 
 use crate::context::Resumed;
 use crate::fault::{Fault, code};
-use crate::log::{End, Entry, Event, JobId, Order, Verdict, Word};
+use crate::log::{End, Entry, Event, JobId, Order, Resumer, Verdict, Word};
 use crate::runbook::Wait;
 
 /// All that is known of a job.
@@ -265,6 +265,9 @@ impl History {
                 let Standing::Waiting { step, .. } = self.standing else {
                     return Err("nothing is waited for".into());
                 };
+                if let Resumer::Operator { name } = &resumed.by {
+                    self.words.push((at, Word::new(name, &resumed.comment)));
+                }
                 self.resumed = Some(resumed);
                 self.tries = Tries::default();
                 self.standing = Standing::Ready { step };

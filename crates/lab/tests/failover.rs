@@ -1,0 +1,206 @@
+//! A machine goes to the other side and comes back: test, planned, undone,
+//! committed, reversed, home again; and unplanned, with its site gone.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use api::job::{Job, JobState};
+use api::protection::{ProtectionState, Replication};
+use lab::product::{Controller, Deployment};
+use lab::{Guest, Lab, Site, Size as _, guest, wait_for};
+
+const SOON: Duration = Duration::from_secs(90);
+const STORY: &str = "a machine fails over and comes home";
+
+#[tokio::test]
+async fn a_machine_fails_over_and_comes_home() -> Result<()> {
+    if lab::skipped(STORY) {
+        return Ok(());
+    }
+    let lab = Lab::start(STORY).await?;
+    let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
+    let home = lab.east().boot(guest("web").disk(64.mib()).disk(32.mib()).workload(50)).await?;
+    let away = lab.west().guest("web");
+    wait_for("the machine", SOON, async || {
+        Ok((controller.machines().await?.len() == 1).then_some(()))
+    })
+    .await?;
+    controller.say(&["policy", "create", "fast", "--every", "5s"]).await?;
+    controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
+    let story = Story { controller: &controller };
+    story.points(3).await?;
+
+    // Nothing that makes no sense now is done.
+    for verb in [
+        &["failover", "commit", "web"][..],
+        &["failover", "undo", "web", "--yes"],
+        &["reverse", "web"],
+    ] {
+        let refused = controller.refuses(verb).await?;
+        ensure!(refused.code == "LB4008", "{verb:?}: {refused:?}");
+    }
+    controller.say(&["failover", "planned", "web", "--plan"]).await?;
+
+    story.a_test_leaves_nothing(&lab).await?;
+
+    // There and back at once.
+    story.planned(&home, &away).await?;
+    let job: Job = controller.ask(&["failover", "undo", "web", "--yes"]).await?;
+    ensure!(job.state == JobState::Succeeded, "{job:?}");
+    ensure!(home.is_running().await? && !runs(&away).await?, "it returned");
+    story.stands(ProtectionState::Protected).await?;
+    home.acknowledges(20).await?;
+    story.points(1).await?;
+
+    // There for good, and home again.
+    story.planned(&home, &away).await?;
+    story.commits_and_reverses().await?;
+    away.acknowledges(20).await?;
+    story.planned(&away, &home).await?;
+    story.commits_and_reverses().await?;
+    home.acknowledges(20).await?;
+
+    // Its site is gone.
+    story.points(2).await?;
+    story.unplanned(&lab, &home, &away).await?;
+
+    // The lost site returns: the machine stays down there.
+    lab.east().power_on().await?;
+    east.start().await?;
+    wait_for("the source's agent", SOON, async || {
+        let told = controller.protection("web").await?;
+        Ok((told.active.name == "west").then_some(()))
+    })
+    .await?;
+    ensure!(!runs(&home).await? && away.is_running().await?, "never two sides");
+
+    east.stop().await?;
+    west.stop().await?;
+    controller.stop().await?;
+    lab.stop().await
+}
+
+/// Whether it runs; one that its site does not know does not.
+async fn runs(guest: &Guest) -> Result<bool> {
+    let known = guest.site().virsh(&["list", "--all", "--name"]).await?;
+    if !known.lines().any(|name| name.trim() == guest.name()) {
+        return Ok(false);
+    }
+    guest.is_running().await
+}
+
+async fn names(site: &Site) -> Result<Vec<String>> {
+    let list = site.virsh(&["list", "--all", "--name"]).await?;
+    Ok(list.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect())
+}
+
+struct Story<'a, 'lab> {
+    controller: &'a Controller<'lab>,
+}
+
+impl Story<'_, '_> {
+    /// Waits for so many points more.
+    async fn points(&self, more: usize) -> Result<()> {
+        let newest = async || {
+            let points = self.controller.points("web").await?;
+            anyhow::Ok(points.iter().map(|point| point.point).max().unwrap_or(0))
+        };
+        let before = newest().await?;
+        wait_for(&format!("{more} more points"), SOON, async || {
+            Ok((newest().await? as usize >= before as usize + more).then_some(()))
+        })
+        .await
+    }
+
+    async fn stands(&self, state: ProtectionState) -> Result<()> {
+        wait_for(&format!("{state}"), SOON, async || {
+            Ok((self.controller.protection("web").await?.state == state).then_some(()))
+        })
+        .await
+    }
+
+    async fn a_test_leaves_nothing(&self, lab: &Lab) -> Result<()> {
+        let before = names(lab.west()).await?;
+        let job: Job = self.controller.ask(&["failover", "test", "web"]).await?;
+        ensure!(job.state == JobState::Waiting, "{job:?}");
+        ensure!(job.alive_after_ms.is_some(), "{job:?}");
+        let copy = lab.west().guest("web-test");
+        ensure!(copy.is_running().await?, "the copy runs");
+        let report = copy.boot_check()?;
+        ensure!(report.is_clean() && report.last > 0, "{report}");
+        // Replication goes on meanwhile.
+        self.points(2).await?;
+        self.controller.refuses(&["failover", "planned", "web", "--yes"]).await?;
+        let done = ["failover", "complete", "web", "--notes", "it came up"];
+        let job: Job = self.controller.ask(&done).await?;
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        ensure!(job.notes.iter().any(|note| note.text == "it came up"), "{job:?}");
+        ensure!(names(lab.west()).await? == before, "the test left something behind");
+        Ok(())
+    }
+
+    /// Without loss, and never on two sides.
+    async fn planned(&self, from: &Guest, to: &Guest) -> Result<()> {
+        wait_for("steady replication", SOON, async || {
+            let now = self.controller.protection("web").await?;
+            let is_steady = now.replication == Replication::Steady;
+            Ok((is_steady && now.state == ProtectionState::Protected).then_some(()))
+        })
+        .await?;
+        from.acknowledges(10).await?;
+        let job: Job = self.controller.ask(&["failover", "planned", "web", "--yes"]).await?;
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        let acknowledged = from.acknowledged()?;
+        ensure!(to.is_running().await? && !runs(from).await?, "it runs at one side");
+        let report = to.boot_check()?;
+        ensure!(report.is_clean() && report.last >= acknowledged, "{report}, not {acknowledged}");
+        println!("planned: {} records, RTO {:?} ms", report.last, job.rto_ms);
+        self.stands(ProtectionState::CommitPending).await?;
+        to.acknowledges(20).await?;
+        Ok(())
+    }
+
+    async fn commits_and_reverses(&self) -> Result<()> {
+        let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        self.stands(ProtectionState::Committed).await?;
+        let job: Job = self.controller.ask(&["reverse", "web"]).await?;
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        self.stands(ProtectionState::Protected).await?;
+        let totals = self.controller.protection("web").await?.totals.context("figures")?;
+        println!("reversed: {} bytes sent", totals.sent_bytes);
+        Ok(())
+    }
+
+    /// From what has arrived, with the source's site without power.
+    async fn unplanned(&self, lab: &Lab, from: &Guest, to: &Guest) -> Result<()> {
+        let point = self.controller.protection("web").await?.newest.context("a point")?;
+        lab.east().cut_power().await?;
+        wait_for("the source's agent to be missed", SOON, async || {
+            let health = self.controller.protection("web").await?.health;
+            let missed = |reason: &api::protection::HealthReason| reason.reason.contains("east");
+            Ok(health.reasons.iter().any(missed).then_some(()))
+        })
+        .await
+        .or_else(|_| anyhow::Ok(()))?;
+        // It asks somebody to vouch that the site is down.
+        let job: Job = self.controller.ask(&["failover", "unplanned", "web", "--yes"]).await?;
+        ensure!(job.state == JobState::Waiting, "{job:?}");
+        let id = job.id.to_string();
+        self.controller.say(&["job", "resume", &id, "--comment", "the site burnt down"]).await?;
+        let job: Job = self.controller.ask(&["job", "watch", &id]).await?;
+        ensure!(job.state == JobState::SucceededWithWarnings, "{job:?}");
+        let chosen = job.point_instant.context("the point")?;
+        ensure!(chosen >= point.instant, "an older point than the newest was chosen");
+        let report = to.boot_check()?;
+        ensure!(report.is_clean(), "{report}");
+        println!(
+            "unplanned: {} of {} records, RTO {:?} ms",
+            report.last,
+            from.acknowledged()?,
+            job.rto_ms
+        );
+        to.acknowledges(20).await?;
+        Ok(())
+    }
+}

@@ -47,6 +47,10 @@ pub struct Config {
     /// How much that may be for one machine, in MiB.
     #[serde(default = "default_scratch_limit_mib")]
     pub scratch_limit_mib: u64,
+    /// What all machines of this host may send together, in MiB a second; 0 for
+    /// no limit.
+    #[serde(default)]
+    pub shipping_limit_mib: u64,
     /// Where the disks of machines go that are made of recovery points.
     #[serde(default = "default_recovery_folder")]
     pub recovery_folder: PathBuf,
@@ -116,6 +120,10 @@ pub struct Flags {
     #[arg(long, value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scratch_limit_mib: Option<u64>,
+    /// What all machines may send together, in MiB a second [default: 0, no limit]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shipping_limit_mib: Option<u64>,
     /// Folder for the disks of recovered machines [default: /var/lib/lifeboat/recovered]
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +160,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .collect();
-        assert_eq!(all_keys.len(), 9, "each key is in the sample");
+        assert_eq!(all_keys.len(), 10, "each key is in the sample");
         load(&all_keys.join("\n"), &Flags::default()).unwrap();
     }
 }

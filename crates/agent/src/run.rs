@@ -23,6 +23,7 @@ use crate::peer::{self, Passport};
 use crate::recover::Recoveries;
 use crate::recover::record::{self, Records};
 use crate::ship::folder::Courses;
+use crate::ship::throttle::Line;
 use crate::ship::{Surroundings, Wishes};
 use crate::status::{self, ConnectionStatus};
 
@@ -165,6 +166,7 @@ fn surroundings(
         host: identity.name.clone(),
         observations,
         changed: watch::Sender::new(()),
+        line: Line::of(Some(config.shipping_limit_mib << 20)),
         wishes: Wishes::default(),
     })
 }

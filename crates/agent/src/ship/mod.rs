@@ -45,6 +45,7 @@ pub mod sender;
 mod simulated;
 mod suspects;
 mod task;
+pub mod throttle;
 mod verify;
 mod wishes;
 

@@ -6,13 +6,15 @@ use domain::fault::{Code, Fault, chain};
 use futures::{SinkExt as _, StreamExt as _};
 use replica::format::Digest;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use wire::data::{
     Ask, Begin, Hello, KeeperMessage, Open, Seal, Sealed, ShipperCodec, ShipperFrame,
     ShipperMessage, Welcome, digests_from_text,
 };
 use wire::frame::FrameError;
+
+use super::throttle::{Line, Throttle};
 
 /// How long the keeper may take for an answer: it may have to write down
 /// gigabytes.
@@ -31,6 +33,8 @@ pub struct Sender {
     /// For messages.
     to: String,
     throttle: Throttle,
+    /// What all machines of this host share.
+    line: Line,
     /// Bytes that were sent.
     sent: u64,
 }
@@ -46,7 +50,8 @@ impl Sender {
         hello: Hello,
     ) -> Result<(Self, Welcome), Fault> {
         let channel = Framed::new(stream, ShipperCodec::default());
-        let mut sender = Self { channel, to, throttle: Throttle::default(), sent: 0 };
+        let mut sender =
+            Self { channel, to, throttle: Throttle::default(), line: Line::default(), sent: 0 };
         match sender.ask(ShipperMessage::Hello(hello)).await? {
             KeeperMessage::Welcome(welcome) => Ok((sender, welcome)),
             other => Err(sender.out_of_turn(&other)),
@@ -56,6 +61,11 @@ impl Sender {
     /// Sends no more than so many bytes a second from now on.
     pub fn limit(&mut self, bytes_per_second: Option<u64>) {
         self.throttle.limit = bytes_per_second;
+    }
+
+    /// Sends no more than its share of a line from now on.
+    pub fn share(&mut self, line: Line) {
+        self.line = line;
     }
 
     /// Bytes that were sent so far.
@@ -151,6 +161,7 @@ impl Sender {
             ShipperFrame::Message(_) => 64,
         };
         self.throttle.wait(size).await;
+        self.line.wait(size).await;
         self.sent += size;
         let sent = timeout(SEND_LIMIT, self.channel.feed(frame)).await;
         match sent {
@@ -210,42 +221,5 @@ impl Sender {
         let kind = format!("{answer:?}");
         let kind = kind.split(['(', ' ']).next().unwrap_or_default();
         self.violated(&format!("it said {kind} out of turn"))
-    }
-}
-
-/// Holds back what is above a rate; at most a second's worth goes at once.
-#[derive(Debug, Default)]
-struct Throttle {
-    limit: Option<u64>,
-    /// When all that was sent would have gone at the limit.
-    due: Option<Instant>,
-}
-
-impl Throttle {
-    async fn wait(&mut self, bytes: u64) {
-        let Some(limit) = self.limit.filter(|limit| *limit > 0) else { return };
-        let now = Instant::now();
-        let due = self.due.map_or(now, |due| due.max(now));
-        let cost = Duration::from_secs_f64(bytes as f64 / limit as f64);
-        self.due = Some(due + cost);
-        if due > now + Duration::from_millis(100) {
-            sleep_until(due).await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_is_kept() {
-        let mut throttle = Throttle { limit: Some(1000), due: None };
-        let start = Instant::now();
-        for _ in 0..100 {
-            throttle.wait(100).await;
-        }
-        let took = start.elapsed().as_secs_f64();
-        assert!((9.0..=10.1).contains(&took), "{took}");
     }
 }

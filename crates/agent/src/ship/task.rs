@@ -30,6 +30,7 @@ use super::folder::Courses;
 use super::recovery::RpoHistory;
 use super::round::{Outcome, Portions, Round};
 use super::sender::{Sender, Stream};
+use super::throttle::Line;
 use super::verify;
 use super::wishes::{Wish, Wishes, not_shipped};
 use super::{hours, off};
@@ -65,6 +66,8 @@ pub struct Surroundings {
     pub observations: watch::Receiver<Observation>,
     /// Rings when a report changed.
     pub changed: watch::Sender<()>,
+    /// What all machines may send together.
+    pub line: Line,
     /// Where points are wished for.
     pub wishes: Wishes,
 }
@@ -527,7 +530,10 @@ impl Task {
             }
         };
         let hello = Hello { protection: duty.protection.uuid(), generation: duty.generation };
-        let (sender, welcome) = Sender::greet(stream, to, hello).await?;
+        let (mut sender, welcome) = Sender::greet(stream, to, hello).await?;
+        if let Destination::Host { .. } = destination {
+            sender.share(self.around.line.clone());
+        }
         debug!(machine = %duty.name, ?destination, "connected to the keeper of its points");
         self.course.meet(Kept::of(&welcome));
         if let Some(newest) =

@@ -11,8 +11,11 @@ use domain::protection::{Observed, Operation};
 use domain::token::Permission;
 use serde::Deserialize;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use utoipa::IntoParams;
-use wire::replication::OfflineCopy;
+use uuid::Uuid;
+use wire::command::{Answer, Command, Work};
+use wire::replication::{OfflineCopy, PointMark};
 
 use super::access::Caller;
 use super::failure::{Body, Failure, Query, is_a_folder};
@@ -20,6 +23,9 @@ use super::protection_view::{self, Hosts};
 use crate::Controller;
 use crate::database::hosts::new_id;
 use crate::database::protections::{Protection as Stored, Wish};
+
+/// How long a target has to list its points.
+const POINTS_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// A protection that something is wanted of, if its state allows that now.
 pub(super) async fn permitted(
@@ -269,10 +275,26 @@ pub(super) async fn disable(
     Ok(Json(Disabled { finished: false, left_behind }))
 }
 
-/// The recovery points of a machine, the newest first, at most 2000.
+/// All points that a target keeps, the newest first, if its agent answers at
+/// once.
+async fn all_points(controller: &Controller, stored: &Stored) -> Option<Vec<PointMark>> {
+    let (id, job) = (new_id(), Uuid::nil());
+    let command = Command { id, job, work: Work::ListPoints { protection: stored.id } };
+    let answer = controller.commands.give(stored.target, command, |_| {});
+    match timeout(POINTS_LIMIT, answer).await {
+        Ok(Ok(Answer::Points { mut points })) => {
+            points.reverse();
+            Some(points)
+        }
+        _ => None,
+    }
+}
+
+/// The recovery points of a machine, the newest first: all that its target keeps,
+/// or if its agent does not answer at once, the newest that it last told of.
 #[utoipa::path(get, path = "/protections/{protection}/points", operation_id = "point_list", tag = "protection",
     security(("token" = [])), params(("protection" = String, Path, description = "As for showing it")), responses(
-    (status = 200, description = "The points, as its target last told", body = List<RecoveryPoint>),
+    (status = 200, description = "The points", body = List<RecoveryPoint>),
     (status = "default", description = "Why not", body = Problem),
 ))]
 pub(super) async fn points(
@@ -282,10 +304,11 @@ pub(super) async fn points(
 ) -> Result<Json<List<RecoveryPoint>>, Failure> {
     let doing = format!("list the recovery points of {reference}");
     caller.may(Permission::Read, &doing)?;
-    let listed = async {
-        let stored = controller.database.protection(&reference).await?;
-        controller.database.points(stored.id).await
+    let of_database = |error| Failure::of_database(&doing, error);
+    let stored = controller.database.protection(&reference).await.map_err(of_database)?;
+    let points = match all_points(&controller, &stored).await {
+        Some(points) => points,
+        None => controller.database.points(stored.id).await.map_err(of_database)?,
     };
-    let points = listed.await.map_err(|error| Failure::of_database(&doing, error))?;
     Ok(Json(List { items: points.into_iter().map(protection_view::point).collect() }))
 }

@@ -50,6 +50,8 @@ pub struct Epochs(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     known: Mutex<HashMap<MachineUuid, EpochFile>>,
+    /// Held by whoever stops a machine.
+    stopping: tokio::sync::Mutex<()>,
     changed: channel::Sender<()>,
 }
 
@@ -63,6 +65,7 @@ impl Epochs {
         Ok(Self(Arc::new(Inner {
             folder: folder.to_owned(),
             known: Mutex::new(known),
+            stopping: tokio::sync::Mutex::default(),
             changed: channel::Sender::new(()),
         })))
     }
@@ -125,6 +128,12 @@ impl Epochs {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The turn to stop machines: whoever fences one stops it, and the watch
+    /// finds it off.
+    pub async fn stopping(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.stopping.lock().await
     }
 
     /// Rings when anything changed.

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::warn;
 use wire::replication::{DUTIES_FORMAT, Duties, Replication};
 
-use crate::epochs::Epochs;
+use crate::epochs::owners::Owners;
 use crate::identity::StateFolder;
 use crate::keep::Keepers;
 use crate::ship::{Shippers, Surroundings};
@@ -64,7 +64,7 @@ pub async fn perform(
     folder: Arc<StateFolder>,
     around: Surroundings,
     keepers: Keepers,
-    epochs: Epochs,
+    owners: Owners,
     mut learned: watch::Receiver<Option<Duties>>,
     reports: watch::Sender<Replication>,
 ) {
@@ -74,7 +74,6 @@ pub async fn perform(
     let mut known = Duties::default();
     match read(folder.path()) {
         Ok(duties) => {
-            epochs.learn(&duties.ownership);
             shippers.reconcile(&duties.shipping);
             known = duties;
         }
@@ -93,7 +92,7 @@ pub async fn perform(
                 let duties = learned.borrow_and_update().clone();
                 if let Some(duties) = duties {
                     // First of all: who must not run is stopped at once.
-                    epochs.learn(&duties.ownership);
+                    owners.learn(&duties.ownership).await;
                     if let Err(error) = keep(&folder, &duties) {
                         warn!(%error, "the duties of this host cannot be kept: after a restart it knows the former ones until the controller is there");
                     }

@@ -14,6 +14,7 @@ use crate::commands::{Executor, control};
 use crate::config::Config;
 use crate::connection::Keeper;
 use crate::duties;
+use crate::epochs::owners::Owners;
 use crate::epochs::{self, Epochs};
 use crate::hypervisor::operating::Operating;
 use crate::hypervisor::{self, Observation};
@@ -104,7 +105,7 @@ async fn work(config: Config) -> Result<(), Fault> {
         Arc::clone(&folder),
         around,
         keepers.clone(),
-        epochs.clone(),
+        Owners::new(epochs.clone(), operating.clone(), &config.state_folder.join("epochs")),
         learned,
         tell_reports,
     );

@@ -99,6 +99,7 @@ pub(super) async fn fence(
     machine: MachineUuid,
     epoch: u64,
 ) -> Result<Answer, Fault> {
+    let _turn = means.epochs.stopping().await;
     // Before anything is done: who is asked from now on knows.
     means.epochs.heed(machine, epoch, false)?;
     let doing = format!("stop machine {machine} for good");

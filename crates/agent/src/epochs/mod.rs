@@ -5,8 +5,9 @@
 //!   nothing known ──▶ ours in epoch 3 ──fenced──▶ not ours from epoch 4 on ──▶ …
 //! ```
 //! It is durable before anything is done by it, and only ever grows. A machine
-//! that is not ours is stopped wherever it is seen to run ([`watch`]). This
-//! agent starts none by itself.
+//! that is not ours is stopped wherever it is seen to run ([`watch`]); one that is
+//! ours is started by this agent, and not by libvirt, when the host was restarted
+//! ([`owners`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use wire::replication::Ownership;
 
+pub mod owners;
 pub mod watch;
 
 /// Version of the files' format.
@@ -40,6 +42,9 @@ struct EpochFile {
     ours: bool,
     /// Whether libvirt started it by itself before it was taken over.
     autostart: bool,
+    /// Whether the controller's duties have told of it: it is forgotten when they
+    /// tell of it no more.
+    listed: bool,
 }
 
 /// What is known. Clones share it.
@@ -50,6 +55,8 @@ pub struct Epochs(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     known: Mutex<HashMap<MachineUuid, EpochFile>>,
+    /// Held by whoever stops a machine.
+    stopping: tokio::sync::Mutex<()>,
     changed: channel::Sender<()>,
 }
 
@@ -63,6 +70,7 @@ impl Epochs {
         Ok(Self(Arc::new(Inner {
             folder: folder.to_owned(),
             known: Mutex::new(known),
+            stopping: tokio::sync::Mutex::default(),
             changed: channel::Sender::new(()),
         })))
     }
@@ -94,16 +102,27 @@ impl Epochs {
                 return Ok(());
             }
         }
-        let autostart = file.is_some_and(|file| file.autostart);
-        let file = EpochFile { format: FORMAT, machine: machine.uuid(), epoch, ours, autostart };
+        let file = EpochFile {
+            format: FORMAT,
+            machine: machine.uuid(),
+            epoch,
+            ours,
+            autostart: file.is_some_and(|file| file.autostart),
+            listed: file.is_some_and(|file| file.listed),
+        };
         self.keep(&mut files, machine, file)
     }
 
-    /// Takes up what the controller's duties say, as far as it is news.
-    pub fn learn(&self, ownerships: &[Ownership]) {
+    /// Takes up what the controller's duties say, as far as it is news. A machine
+    /// that they told of and tell of no more is protected no longer: what is known
+    /// of it is forgotten. The machines among these that libvirt started by itself.
+    pub fn learn(&self, ownerships: &[Ownership]) -> Vec<MachineUuid> {
         for Ownership { machine, epoch, ours } in ownerships {
             let before = self.known(*machine);
-            match self.heed(*machine, *epoch, *ours) {
+            let learned = self
+                .heed(*machine, *epoch, *ours)
+                .and_then(|()| self.change(*machine, |file| file.listed = true));
+            match learned {
                 Ok(()) if before.is_some_and(|known| known.epoch.number() == *epoch) => {}
                 Ok(()) => info!(%machine, epoch, ours, "whose the machine is, was learned"),
                 Err(fault) => {
@@ -111,6 +130,50 @@ impl Epochs {
                 }
             }
         }
+        let told = |machine: &MachineUuid| ownerships.iter().any(|one| one.machine == *machine);
+        let ended: Vec<(MachineUuid, bool)> = self
+            .lock()
+            .iter()
+            .filter(|(machine, file)| file.listed && !told(machine))
+            .map(|(machine, file)| (*machine, file.autostart))
+            .collect();
+        for (machine, _) in &ended {
+            info!(%machine, "it is protected no longer, and anybody may start it");
+            self.forget(*machine);
+        }
+        ended.into_iter().filter(|(_, autostart)| *autostart).map(|(machine, _)| machine).collect()
+    }
+
+    fn forget(&self, machine: MachineUuid) {
+        let mut files = self.lock();
+        match fs::remove_file(self.0.folder.join(format!("{machine}.json"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%machine, %error, "whose the machine is cannot be forgotten yet");
+            }
+            _ => {
+                files.remove(&machine);
+                self.0.changed.send_replace(());
+            }
+        }
+    }
+
+    /// Changes what else is known of a machine; nothing of one that is not.
+    fn change(
+        &self,
+        machine: MachineUuid,
+        change: impl FnOnce(&mut EpochFile),
+    ) -> Result<(), Fault> {
+        let mut files = self.lock();
+        let Some(before) = files.get(&machine).cloned() else { return Ok(()) };
+        let mut after = before.clone();
+        change(&mut after);
+        if after == before { Ok(()) } else { self.keep(&mut files, machine, after) }
+    }
+
+    /// Whether libvirt started a machine by itself before it was taken over.
+    #[must_use]
+    pub fn starts_by_itself(&self, machine: MachineUuid) -> bool {
+        self.lock().get(&machine).is_some_and(|file| file.autostart)
     }
 
     /// Remembers that libvirt would have started a machine by itself.
@@ -118,13 +181,13 @@ impl Epochs {
     /// # Errors
     /// [`Code::DataFolderUnusable`].
     pub fn note_autostart(&self, machine: MachineUuid) -> Result<(), Fault> {
-        let mut files = self.lock();
-        match files.get(&machine).cloned() {
-            Some(file) if !file.autostart => {
-                self.keep(&mut files, machine, EpochFile { autostart: true, ..file })
-            }
-            _ => Ok(()),
-        }
+        self.change(machine, |file| file.autostart = true)
+    }
+
+    /// The turn to stop machines: whoever fences one stops it, and the watch
+    /// finds it off.
+    pub async fn stopping(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.stopping.lock().await
     }
 
     /// Rings when anything changed.
@@ -213,14 +276,19 @@ mod tests {
         let refused = |epoch, ours| epochs.heed(machine, epoch, ours).map_err(|fault| fault.code);
         assert_eq!(refused(2, true), Err(Code::EpochStale));
         assert_eq!(refused(3, false), Err(Code::EpochStale));
-        epochs.learn(&[Ownership { machine, epoch: 4, ours: false }]);
-        epochs.learn(&[Ownership { machine, epoch: 2, ours: true }]);
+        assert_eq!(epochs.learn(&[]), []);
+        assert!(epochs.known(machine).is_some(), "the controller never told of it");
+        assert_eq!(epochs.learn(&[Ownership { machine, epoch: 4, ours: false }]), []);
+        assert_eq!(epochs.learn(&[Ownership { machine, epoch: 2, ours: true }]), []);
         epochs.note_autostart(machine).unwrap();
         let again = Epochs::in_folder(folder.path()).unwrap();
         assert_eq!(again.known(machine), Some(Known { epoch: Epoch::new(4), ours: false }));
         assert!(again.is_anothers(machine));
         let file = fs::read_to_string(folder.path().join(format!("{machine}.json"))).unwrap();
         assert_eq!(file.trim(), GOLDEN.trim());
+        assert_eq!(again.learn(&[]), [machine], "libvirt shall start it by itself again");
+        assert_eq!(again.known(machine), None);
+        assert_eq!(Epochs::in_folder(folder.path()).unwrap().known(machine), None);
         fs::write(folder.path().join("x.json"), GOLDEN.replace("\"format\": 1", "\"format\": 2"))
             .unwrap();
         assert!(Epochs::in_folder(folder.path()).unwrap_err().cause.contains("format 2"));

@@ -59,6 +59,10 @@ fn strays(epochs: &Epochs, observation: &Observation) -> Vec<(MachineUuid, Strin
 /// Whether it has no power now.
 async fn stop(epochs: &Epochs, operating: &Operating, machine: MachineUuid, name: &str) -> bool {
     let doing = format!("stop machine {name}, which is another side's");
+    let _turn = epochs.stopping().await;
+    if !epochs.is_anothers(machine) {
+        return true;
+    }
     let stopped = operating
         .ask(&doing, move |operator| {
             Ok((operator.destroy(machine)?, operator.drop_autostart(machine)?))

@@ -9,7 +9,7 @@ use wire::command::{Answer, Purpose, Recovery};
 
 use super::Recoveries;
 use super::folder::{Folder, has_room};
-use super::record::{Earlier, Record, Stage};
+use super::record::{Earlier, Record, RecordedDisk, Stage};
 use super::serve;
 use crate::capture::Owner;
 use crate::hypervisor::libvirt::xml::recovered::{
@@ -96,7 +96,9 @@ impl Recoveries {
         };
         self.networks_are_there(doing, wish).await?;
         has_room(&self.0.folder)?;
-        let mut record = Record::of(wish, own, store_folder, folder, told);
+        let disks = told.into_iter().zip(point.disks.iter());
+        let disks = disks.map(|(target, size)| RecordedDisk { target, size: *size }).collect();
+        let mut record = Record::of(wish, own, store_folder, folder, disks);
         let known = self.0.records.read(wish.id)?.and_then(|known| known.earlier);
         record.earlier = match self.in_its_place(doing, &record).await? {
             Some(earlier) => Some(earlier),
@@ -190,8 +192,8 @@ impl Recoveries {
         let owner = capabilities.qemu_user.as_deref().and_then(Owner::parse);
         let host = Host { kvm: capabilities.kvm, machine_types: capabilities.machine_types };
         folder.make(owner)?;
-        for (target, size) in record.disks.iter().zip(point.disks.iter()) {
-            folder.make_overlay(target, *size, owner).await?;
+        for disk in &record.disks {
+            folder.make_overlay(&disk.target, disk.size, owner).await?;
         }
         let configuration = configuration(point);
         let nics: Vec<_> =

@@ -39,7 +39,7 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn of(record: &Record) -> Self {
-        Self { own: record.folder.clone(), disks: record.disks.clone() }
+        Self { own: record.folder.clone(), disks: record.targets() }
     }
 
     fn qemu(&self) -> PathBuf {

@@ -35,8 +35,8 @@ const ATTEMPTS: u32 = 3;
 enum Pull {
     /// It stands on nothing.
     Done,
-    /// So far of so much.
-    At(u64, u64),
+    /// So many bytes were gone through.
+    At(u64),
     /// It stands on a view, and nothing is done about it.
     Idle,
     /// The machine has no power.
@@ -73,46 +73,42 @@ impl Recoveries {
             let _turn = self.turn(id).await;
             self.serve(&record).await?;
         }
+        let total = record.disks.iter().map(|disk| disk.size).sum();
         let mut done = 0;
-        for target in &record.disks {
-            let told = |at: u64, end: u64| {
-                // Sizes of the others are told as they are reached.
-                progress(Progress {
-                    done: done + at,
-                    total: done + end.max(at),
-                    seconds_left: None,
-                });
+        for disk in &record.disks {
+            let told = |at: u64| {
+                progress(Progress { done: done + at.min(disk.size), total, seconds_left: None })
             };
-            done += self.pull(&doing, &record, target, bytes_per_second, &told).await?;
+            self.pull(&doing, &record, &disk.target, bytes_per_second, &told).await?;
+            done += disk.size;
         }
         self.stand(&doing, id).await?;
         Ok(Answer::Done)
     }
 
-    /// One disk; how many bytes it has.
+    /// One disk.
     async fn pull(
         &self,
         doing: &str,
         record: &Record,
         target: &str,
         limit: Option<u64>,
-        told: &(dyn Fn(u64, u64) + Sync),
-    ) -> Result<u64, Fault> {
+        told: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), Fault> {
         let machine = record.machine();
-        let (mut attempts, mut away, mut size) = (0, 0, 0);
+        let (mut attempts, mut away) = (0, 0);
         loop {
             let name = target.to_owned();
             let seen = self.0.operating.try_ask(move |o| look(o, machine, &name)).await;
             match seen {
-                Ok(Pull::Done) => return Ok(size),
-                Ok(Pull::At(at, end)) => {
+                Ok(Pull::Done) => return Ok(()),
+                Ok(Pull::At(at)) => {
                     away = 0;
-                    size = end;
-                    told(at, end);
+                    told(at);
                 }
                 Ok(Pull::Off) => {
                     let _turn = self.turn(record.id).await;
-                    return self.rebase(doing, record, target).await.map(|()| size);
+                    return self.rebase(doing, record, target).await;
                 }
                 Ok(Pull::Idle) if attempts == ATTEMPTS => {
                     return Err(failed(
@@ -193,8 +189,8 @@ fn look(operator: &Operator, machine: MachineUuid, target: &str) -> Result<Pull,
         // Says that it is gone.
         Power::Unknown => return operator.xml(machine).map(|_| Pull::Off),
     }
-    if let Some((at, end)) = operator.pull_progress(machine, target)? {
-        return Ok(Pull::At(at, end));
+    if let Some((at, _)) = operator.pull_progress(machine, target)? {
+        return Ok(Pull::At(at));
     }
     let views = standing_on_views(&operator.xml(machine)?);
     let stands_on_one = views.is_ok_and(|disks| disks.iter().any(|disk| disk == target));

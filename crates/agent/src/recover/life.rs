@@ -114,7 +114,7 @@ impl Recoveries {
         let mut watch = DiskWatch::default();
         loop {
             let machine = record.machine();
-            let targets = record.disks.clone();
+            let targets = record.targets();
             let seen = self
                 .0
                 .operating

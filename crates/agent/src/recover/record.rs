@@ -35,8 +35,8 @@ pub struct Record {
     pub store: PathBuf,
     /// Its own folder, for disks and sockets.
     pub folder: PathBuf,
-    /// Targets of its disks, in order.
-    pub disks: Vec<String>,
+    /// Its disks, in order.
+    pub disks: Vec<RecordedDisk>,
     /// Networks by MAC address.
     pub nics: Vec<RecordedNic>,
     /// What was defined in its place before.
@@ -49,6 +49,16 @@ pub struct Record {
     pub started: Option<i64>,
     /// What is otherwise than at the source, in words.
     pub remarks: Vec<String>,
+}
+
+/// A disk of the machine that is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedDisk {
+    /// The hypervisor's name for it, such as `vda`.
+    pub target: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// A NIC and its network.
@@ -92,7 +102,7 @@ impl Record {
         (name, machine): (String, Uuid),
         store: PathBuf,
         folder: PathBuf,
-        disks: Vec<String>,
+        disks: Vec<RecordedDisk>,
     ) -> Self {
         let nics = wish.nics.iter().cloned();
         Self {
@@ -138,6 +148,12 @@ impl Record {
     #[must_use]
     pub fn machine(&self) -> MachineUuid {
         MachineUuid::new(self.machine)
+    }
+
+    /// Targets of its disks, in order.
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        self.disks.iter().map(|disk| disk.target.clone()).collect()
     }
 
     /// Whether the point must stay.
@@ -274,7 +290,7 @@ mod tests {
             nics: Vec::new(),
         };
         let own = ("web".to_owned(), Uuid::from_u128(4));
-        let record = Record::of(&wish, own, "/s".into(), "/f".into(), vec!["vda".into()]);
+        let record = Record::of(&wish, own, "/s".into(), "/f".into(), Vec::new());
         assert!(record.answers(&wish));
         assert!(!record.answers(&Recovery { point: 4, ..wish.clone() }));
         let purpose = Purpose::Test { name: "web".into(), uuid: Uuid::from_u128(4) };

@@ -18,6 +18,9 @@ use super::folder::Folder;
 use super::record::Record;
 use crate::keep::fault::of_store;
 
+/// Memory of one recovery's views: many may stand on views at once.
+const LIMITS: Limits = Limits { index_cache: 16 << 20, block_cache: 32 << 20, open_segments: 256 };
+
 /// The server of a recovery; its views go with it.
 pub(super) struct Served {
     server: Server,
@@ -64,7 +67,7 @@ pub(super) async fn open(name: &str, folder: &std::path::Path) -> Result<Store, 
     let (name, path) = (name.to_owned(), folder.to_owned());
     let opening = spawn_blocking(move || {
         let folder = MachineFolder { name: name.clone(), path };
-        folder.open(Limits::default()).map_err(|error| of_store(&name, &folder.path, &error))
+        folder.open(LIMITS).map_err(|error| of_store(&name, &folder.path, &error))
     });
     opening.await.map_err(|error| Fault::internal("open a store", &error))?
 }
@@ -72,12 +75,12 @@ pub(super) async fn open(name: &str, folder: &std::path::Path) -> Result<Store, 
 async fn offer(record: &Record) -> Result<Exports, Fault> {
     let store = open(&record.name, &record.store).await?;
     let exports = Exports::new();
-    for (number, target) in (0_u16..).zip(&record.disks) {
+    for (number, disk) in (0_u16..).zip(&record.disks) {
         let view = store
             .view(Cycle(record.point), DiskNumber(number))
             .map_err(|error| of_point(record, &error))?;
         exports
-            .insert(target.clone(), Arc::new(view))
+            .insert(disk.target.clone(), Arc::new(view))
             .map_err(|error| Fault::internal("serve a disk", &error))?;
     }
     Ok(exports)

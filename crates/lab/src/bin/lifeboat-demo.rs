@@ -230,6 +230,8 @@ async fn play(keep: bool) -> Result<()> {
         teller.tell(&proof(machine).await?);
     }
 
+    fail_over(&teller, &lab, &controller, &web).await?;
+
     if keep {
         for agent in agents {
             agent.keep_running().await;
@@ -245,6 +247,79 @@ async fn play(keep: bool) -> Result<()> {
     lab.stop().await?;
     teller.tell("All is gone: processes, networks, files.");
     Ok(())
+}
+
+/// The whole circle: a test, there without loss, for good, and home again.
+async fn fail_over(
+    teller: &Teller,
+    lab: &Lab,
+    controller: &Controller<'_>,
+    home: &Guest,
+) -> Result<()> {
+    teller.chapter("A test: a copy beside production, from a recovery point");
+    teller.show(controller, &["failover", "test", "web"]).await?;
+    let copy = lab.west().guest("web-test").boot_check()?;
+    ensure!(copy.is_clean(), "the copy is damaged: {copy}");
+    println!();
+    teller.tell(&format!("web-test has {} records, each whole; web went on writing.", copy.last));
+    teller.show(controller, &["failover", "complete", "web", "--notes", "it came up"]).await?;
+
+    let away = lab.west().guest("web");
+    teller.chapter("A planned failover: to west, without loss");
+    steady(controller).await?;
+    teller.show(controller, &["failover", "planned", "web", "--plan"]).await?;
+    move_over(teller, controller, home, &away).await?;
+    teller.chapter("Committed, and replicated the other way round");
+    settle(teller, controller).await?;
+
+    teller.chapter("Home again");
+    move_over(teller, controller, &away, home).await?;
+    settle(teller, controller).await?;
+    println!();
+    teller.tell(&proof(home).await?);
+    teller.show(controller, &["job", "list"]).await
+}
+
+/// Fails `web` over, and proves that nothing is missing.
+async fn move_over(
+    teller: &Teller,
+    controller: &Controller<'_>,
+    from: &Guest,
+    to: &Guest,
+) -> Result<()> {
+    steady(controller).await?;
+    teller.show(controller, &["failover", "planned", "web", "--yes"]).await?;
+    let (acknowledged, report) = (from.acknowledged()?, to.boot_check()?);
+    ensure!(report.is_clean(), "the records of web are damaged: {report}");
+    ensure!(report.last >= acknowledged, "{} of {acknowledged} records are there", report.last);
+    println!();
+    teller.tell(&format!(
+        "All {acknowledged} records that web acknowledged are at {}; it goes on writing there.",
+        to.site().name()
+    ));
+    Ok(())
+}
+
+/// Commits and reverses, and tells what that took.
+async fn settle(teller: &Teller, controller: &Controller<'_>) -> Result<()> {
+    teller.show(controller, &["failover", "commit", "web"]).await?;
+    teller.show(controller, &["reverse", "web"]).await?;
+    steady(controller).await?;
+    let sent = controller.protection("web").await?.totals.map_or(0, |totals| totals.sent_bytes);
+    println!();
+    teller.tell(&format!("Protected the other way round; {} KiB were sent for it.", sent >> 10));
+    Ok(())
+}
+
+/// Waits until `web` is protected and nothing but changes are sent.
+async fn steady(controller: &Controller<'_>) -> Result<()> {
+    use api::protection::{ProtectionState, Replication};
+    wait_for("web to be protected", COPIED, async || {
+        let now = controller.protection("web").await?;
+        let steady = now.replication == Replication::Steady;
+        Ok((steady && now.state == ProtectionState::Protected).then_some(()))
+    })
+    .await
 }
 
 async fn see(controller: &Controller<'_>, host: &str, state: ReachabilityState) -> Result<()> {

@@ -20,6 +20,7 @@ use replica::catalogue::MachineFolder;
 use replica::geometry::Cycle;
 use replica::state::Limits;
 use serde::Serialize;
+use time::OffsetDateTime;
 use uuid::Uuid;
 use wire::command::{Answer, Command, LifeSign, NicWish, Purpose, Recovery, Work};
 use wire::replication::{Keeping, PointMark, Progress};
@@ -117,10 +118,10 @@ pub(super) async fn recover(config: &Config, wish: &Wish, json: bool) -> Result<
         Some(name) => Purpose::Test { name: name.clone(), uuid: Uuid::new_v4() },
     };
     let nics = nics(config, &doing, &duty, point, wish).await?;
-    let age = output::since(point.instant);
     if purpose == Purpose::Production {
+        let age = output::ago(OffsetDateTime::now_utc() - point.instant);
         let told = format!(
-            "run {} here, from point {} ({age}), though it may still run elsewhere, where it must be stopped first; what was written since is not in it",
+            "run {} here as it was {age}, at point {}. Make sure that it runs nowhere else, and that nothing starts it there",
             duty.name, point.point
         );
         confirm(&told, &duty.name, wish.yes)?;

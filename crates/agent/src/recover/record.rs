@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(records.all().unwrap(), []);
         records.keep(&golden).unwrap();
         assert_eq!(records.read(golden.id).unwrap(), Some(golden.clone()));
-        assert_eq!(records.all().unwrap(), [golden.clone()]);
+        assert_eq!(records.all().unwrap(), std::slice::from_ref(&golden));
         assert_eq!(serde_json::to_string_pretty(&golden).unwrap(), GOLDEN.trim());
         records.forget(golden.id).unwrap();
         records.forget(golden.id).unwrap();

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &["domain"]),
     ("agent", &["domain", "nbd", "replica", "service", "wire"]),
     ("controller", &["api", "domain", "service", "wire"]),
-    ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service"]),
+    ("cli", &["agent", "api", "controller", "domain", "nbd", "replica", "service", "wire"]),
     ("lab", &["api", "guest"]),
     ("bench", &["agent", "domain", "nbd", "replica", "wire"]),
     ("xtask", &[]),

@@ -74,3 +74,53 @@ async fn attend(
         let _ = timeout(WORKING_INTERVAL, end).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::fault::Fault;
+    use domain::id::ProtectionId;
+    use wire::command::{Answer, Work};
+    use wire::replication::Progress;
+
+    use super::*;
+
+    /// Takes five seconds for everything.
+    #[derive(Debug, Clone)]
+    struct Slow;
+
+    impl Perform for Slow {
+        async fn perform(
+            &self,
+            _: &Command,
+            progress: &(dyn Fn(Progress) + Sync),
+        ) -> Result<Answer, Fault> {
+            progress(Progress { done: 1, total: 2, seconds_left: None });
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Ok(Answer::Done)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_hears_of_its_own_commands_until_they_are_over() {
+        let executor = Executor::new(Slow);
+        let id = Uuid::from_u128(1);
+        let work = Work::ListPoints { protection: ProtectionId::new(id) };
+        let command = Command { id, job: id, work };
+        let mut first = Attending::new(executor.clone());
+        first.take(command.clone());
+        first.take(command.clone());
+        let mut heard = Vec::new();
+        while heard.last() != Some(&Outcome::Done { answer: Answer::Done }) {
+            heard.push(first.next().await.outcome);
+        }
+        let working =
+            Outcome::Working { progress: Some(Progress { done: 1, total: 2, seconds_left: None }) };
+        assert_eq!(heard.iter().filter(|outcome| **outcome == working).count(), 2, "{heard:?}");
+        assert!(timeout(Duration::from_secs(9), first.next()).await.is_err(), "said once");
+        // Another connection hears of it when it gives it again, and not before.
+        let mut second = Attending::new(executor);
+        assert!(timeout(Duration::from_secs(9), second.next()).await.is_err());
+        second.take(command);
+        assert_eq!(second.next().await.outcome, Outcome::Done { answer: Answer::Done });
+    }
+}

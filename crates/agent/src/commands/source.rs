@@ -19,6 +19,10 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A guest that does not go is asked again by its power button: one that is
 /// still booting hears it late.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+/// A machine whose guest agent answers for so long is not on its way down.
+const SETTLED: Duration = Duration::from_secs(5);
+/// Nor is one that has run for so long, whoever answers.
+const SETTLED_AT_LAST: Duration = Duration::from_secs(60);
 /// How long QEMU may take to start.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
@@ -133,7 +137,40 @@ pub(super) async fn start(
 ) -> Result<Answer, Fault> {
     means.epochs.heed(machine, epoch, true)?;
     let doing = format!("start machine {machine}");
-    let start = move |operator: &Operator| operator.start(machine);
-    means.operating.ask_within(START_LIMIT, &doing, start).await?;
+    let start = move |operator: &Operator| {
+        let was_on = operator.power(machine)? == Power::On;
+        operator.start(machine).map(|()| was_on)
+    };
+    while means.operating.ask_within(START_LIMIT, &doing, start).await? {
+        if stays_on(&means.operating, &doing, machine).await? {
+            break;
+        }
+    }
     Ok(Answer::Done)
+}
+
+/// Whether a machine that was found running goes on with that: it may be on its
+/// way down, as a command of before has asked it to.
+async fn stays_on(operating: &Operating, doing: &str, machine: MachineUuid) -> Result<bool, Fault> {
+    let begun = Instant::now();
+    let mut answers_since: Option<Instant> = None;
+    while begun.elapsed() < SETTLED_AT_LAST {
+        let look = move |operator: &Operator| {
+            let power = operator.power(machine)?;
+            Ok((power, power == Power::On && operator.guest_answers(machine)?))
+        };
+        match operating.ask(doing, look).await? {
+            (Power::On, true) => {
+                let since = *answers_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= SETTLED {
+                    return Ok(true);
+                }
+            }
+            // What ends a guest agent may end the machine.
+            (Power::On, false) => answers_since = None,
+            (Power::Off | Power::Unknown, _) => return Ok(false),
+        }
+        sleep(LOOK).await;
+    }
+    Ok(true)
 }

@@ -6,22 +6,46 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::id::HostId;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 use wire::command::{Answer, Answered, Command, Outcome};
 use wire::message::Refused;
 use wire::replication::Progress;
 
+/// Agents come within so long after the controller has started.
+const COMES_BACK: Duration = Duration::from_secs(15);
+/// An agent that was started anew, or whose connection broke, comes within so
+/// long.
+const COMES_AGAIN: Duration = Duration::from_secs(5);
 /// Commands that wait to be sent to one agent; beyond, whoever gives another
 /// waits.
 const ORDERS: usize = 64;
 
 /// Gives commands to the agents that are connected. Cheap to clone; all clones
 /// are one.
-#[derive(Debug, Clone, Default)]
-pub struct Commands(Arc<Mutex<HashMap<HostId, Desk>>>);
+#[derive(Debug, Clone)]
+pub struct Commands {
+    desks: Arc<Mutex<HashMap<HostId, Desk>>>,
+    /// When each host's last desk was closed.
+    left: Arc<Mutex<HashMap<HostId, Instant>>>,
+    opened: Arc<watch::Sender<()>>,
+    began: Instant,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self {
+            desks: Arc::default(),
+            left: Arc::default(),
+            opened: Arc::new(watch::Sender::new(())),
+            began: Instant::now(),
+        }
+    }
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -57,7 +81,21 @@ impl Commands {
         let session = Uuid::new_v4();
         let (orders, queue) = mpsc::channel(ORDERS);
         self.lock().insert(host, Desk { session, orders, answers: HashMap::new() });
+        self.opened.send_replace(());
         Orders { commands: self.clone(), host, session, queue }
+    }
+
+    /// Waits for an agent that has just left, or that has not come yet since the
+    /// controller started; for no other.
+    pub async fn reach(&self, host: HostId) {
+        let mut opened = self.opened.subscribe();
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(&host).copied();
+        let until = left.map_or(self.began + COMES_BACK, |left| left + COMES_AGAIN);
+        while !self.lock().contains_key(&host) {
+            if timeout_at(until, opened.changed()).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Gives a command and waits until it is done, however long that takes;
@@ -95,7 +133,7 @@ impl Commands {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<HostId, Desk>> {
         // Changes are insertions and removals; none stops half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,6 +167,9 @@ impl Drop for Orders {
         let mut desks = self.commands.lock();
         if desks.get(&self.host).is_some_and(|desk| desk.session == self.session) {
             desks.remove(&self.host);
+            let left = &self.commands.left;
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+            left.insert(self.host, Instant::now());
         }
     }
 }

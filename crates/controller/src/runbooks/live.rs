@@ -129,6 +129,7 @@ impl World for Live {
                     bytes_per_second: None,
                 });
             };
+            self.commands.reach(host.id).await;
             self.commands.give(host.id, command, told).await.map_err(|error| match error {
                 CommandError::NotConnected => NotGiven::NotConnected(Fault::new(
                     Code::SideNotReachable.as_str(),

@@ -32,6 +32,10 @@ use super::steps::{
 /// The most that bringing a machine's last changes over may take.
 const SYNCHRONISING: Duration = Duration::from_secs(24 * 3600);
 
+/// The machine must run again somewhere: so long, about half an hour, an agent is
+/// waited for before somebody is asked.
+const PATIENT: Retry = Retry::times(120, Duration::from_secs(1), Duration::from_secs(15));
+
 /// The operation.
 pub struct PlannedFailover;
 
@@ -44,15 +48,17 @@ impl Runbook for PlannedFailover {
         Table::new()
             .step(Begin(Operation::PlannedFailover))
             .undone_by(RunAtSource)
+            .retry_undo(PATIENT)
             .step(Synchronise)
             .never_undone("another point does no harm")
             .within(SYNCHRONISING)
             .step(ShutDownSource)
             .never_undone("the first step's undo starts it again")
-            .retry(Retry::NEVER)
+            .retry(Retry::times(4, Duration::from_secs(2), Duration::from_secs(15)))
             .within(Duration::from_secs(3600))
             .step(RaiseEpoch)
             .undone_by(HandEpochBack)
+            .retry_undo(PATIENT)
             .step(FenceSource { may_vouch: false })
             .never_undone("the epoch that is handed back ends the fence")
             .step(LastSynchronisation)

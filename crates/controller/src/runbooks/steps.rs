@@ -1,7 +1,7 @@
 //! Steps that several operations have. Each looks at how things stand first, so
 //! that it may run again.
 
-use domain::failover::{Event, Fenced, Operation, Phase, Return, Standing, State};
+use domain::failover::{Event, Fenced, Kind, Operation, Phase, Return, Standing, State};
 use jobs::{Context, Failure, Fault, Outcome, Resumer, Runbook, Step, Undo, Wait};
 use wire::command::{Answer, Purpose, Recovery, Work};
 use wire::replication::PointMark;
@@ -81,7 +81,7 @@ impl<R: OfMachine> Step<R> for Begin {
 
 /// Whether the operation was taken up already: the job alone may do that.
 fn is_under_way(operation: Operation, state: State) -> bool {
-    use domain::failover::{Change, Kind};
+    use domain::failover::Change;
     match operation {
         Operation::PlannedFailover => {
             matches!(state, State::FailingOver { kind: Kind::Planned, .. })
@@ -109,6 +109,8 @@ impl<R: OfMachine> Undo<R> for RunAtSource {
         let machine = look(order, cx).await?;
         let epoch = machine.standing.epoch.number();
         let start = Work::Start { machine: machine.machine, epoch };
+        let is_unplanned =
+            matches!(machine.standing.state, State::FailingOver { kind: Kind::Unplanned, .. });
         match machine.standing.state {
             State::FailingOver { phase: Phase::BeforeFence, .. }
             | State::AwaitingCompletion { .. } => {
@@ -116,7 +118,8 @@ impl<R: OfMachine> Undo<R> for RunAtSource {
                 if order.ran && order.shut_down_seconds.is_some() {
                     match give(cx, &machine.source, start).await {
                         Ok(_) => {}
-                        Err(NotGiven::NotConnected(fault)) => {
+                        // The site may be gone; then nothing can be done there.
+                        Err(NotGiven::NotConnected(fault)) if is_unplanned => {
                             cx.warn(format!("{} Whether it runs is not known.", fault.cause));
                         }
                         Err(failed) => return Err(failed.into()),
@@ -186,8 +189,12 @@ impl<R: OfMachine> Step<R> for ShutDownSource {
         let machine = look(order, cx).await?;
         let force = order.force;
         let work = Work::ShutDown { machine: machine.machine, within_seconds, force };
-        give(cx, &machine.source, work).await?;
-        Ok(Outcome::Done)
+        match give(cx, &machine.source, work).await {
+            Ok(_) => Ok(Outcome::Done),
+            // A guest that did not go in its time would not go in another.
+            Err(NotGiven::Failed(fault)) => Err(Failure::ForGood(fault)),
+            Err(away) => Err(away.into()),
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::fs;
 use domain::host::HostFacts;
 use domain::units::ByteCount;
 
-use super::ffi::{self, LibvirtError};
+use super::error::LibvirtError;
+use super::ffi;
 use super::xml;
 
 /// Asks libvirt and the operating system what this host is.

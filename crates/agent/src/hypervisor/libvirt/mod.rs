@@ -11,15 +11,18 @@ use domain::storage::StoragePool;
 use domain::units::ByteCount;
 use tokio::sync::Notify;
 
+mod error;
 mod ffi;
 mod local;
 mod operator;
 mod subject;
+mod told;
 pub mod xml;
 
-pub use ffi::LibvirtError;
+pub use error::LibvirtError;
 pub use operator::{Operator, Power};
 pub use subject::Subject;
+use told::DomainState;
 
 /// A connection to a hypervisor. Its calls block.
 pub struct Connection {
@@ -69,12 +72,12 @@ impl Connection {
 
     fn machine(&self, domain: &ffi::Domain) -> Result<Machine, LibvirtError> {
         let power = match domain.state()? {
-            ffi::DomainState::Running => PowerState::Running,
-            ffi::DomainState::Paused => PowerState::Paused,
-            ffi::DomainState::ShuttingDown => PowerState::ShuttingDown,
-            ffi::DomainState::Off => PowerState::Off,
-            ffi::DomainState::Crashed => PowerState::Crashed,
-            ffi::DomainState::Suspended => PowerState::Suspended,
+            DomainState::Running => PowerState::Running,
+            DomainState::Paused => PowerState::Paused,
+            DomainState::ShuttingDown => PowerState::ShuttingDown,
+            DomainState::Off => PowerState::Off,
+            DomainState::Crashed => PowerState::Crashed,
+            DomainState::Suspended => PowerState::Suspended,
         };
         let mut machine = xml::machine::parse(
             &domain.xml()?,

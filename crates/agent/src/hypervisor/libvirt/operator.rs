@@ -6,7 +6,8 @@ use std::sync::Arc;
 use domain::id::MachineUuid;
 use tokio::sync::Notify;
 
-use super::ffi::{self, LibvirtError};
+use super::error::LibvirtError;
+use super::ffi;
 use super::xml;
 
 /// A connection of its own for work on any machine. Its calls block.

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicU64;
 use domain::id::MachineUuid;
 use tokio::sync::Notify;
 
-use super::ffi::{self, LibvirtError};
+use super::error::LibvirtError;
+use super::ffi;
 use super::xml;
 
 /// A connection of its own to the hypervisor of one machine. Its calls block,

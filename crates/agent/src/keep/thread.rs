@@ -464,7 +464,7 @@ impl Worker {
             };
             shared.report().import = Some(import);
             shared.changed.send_replace(());
-            // The other one is the worker's: nobody wants it any more.
+            // This thread has two of them; whoever wants the copy has another.
             if Arc::strong_count(&shared) > 2 { Ok(()) } else { Err(Stopped) }
         };
         let taken = self.with_writer(|_| Ok(())).and_then(|()| match &mut self.writer {

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod cloud;
+pub mod event;
 pub mod failover;
 pub mod health;
 pub mod host;

@@ -337,8 +337,8 @@ pub struct Cycle {
 pub struct Protect {
     /// The machine: name, host/name, site/host/name, UUID or id.
     pub machine: String,
-    /// The host that shall keep its points, by name or id; or a cloud or a site
-    /// that has exactly one.
+    /// The host that shall keep its points, by name or id; of a cloud or a site,
+    /// the connected host with the most room.
     pub target: String,
     /// The policy, by name or id; `default` when absent.
     pub policy: Option<String>,

@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::nouns::{
-    Look, agent, audit, cloud, controller, failover, host, job, point, policy, protect, protected,
-    site, store, token, verify,
+    Look, agent, audit, cloud, controller, event, failover, host, job, point, policy, protect,
+    protected, site, store, token, verify,
 };
 use crate::settings::Connection;
 
@@ -55,6 +55,9 @@ pub(crate) enum Command {
     Failover(failover::Command),
     /// Replicate a machine that was failed over back to where it ran before
     Reverse(failover::Reverse),
+    /// What changed about protected machines
+    #[command(subcommand)]
+    Event(event::Command),
     /// Jobs: anything that takes time
     #[command(subcommand)]
     Job(job::Command),

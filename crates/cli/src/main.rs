@@ -22,8 +22,8 @@ mod settings;
 use arguments::{Arguments, Command};
 use failure::Failure;
 use nouns::{
-    agent, audit, cloud, controller, failover, health, host, job, machine, network, point, policy,
-    pool, protect, protected, site, store, token, verify,
+    agent, audit, cloud, controller, event, failover, health, host, job, machine, network, point,
+    policy, pool, protect, protected, site, store, token, verify,
 };
 
 fn main() -> ExitCode {
@@ -66,6 +66,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Protected(command) => protected::run(command, &session).await,
         Command::Failover(command) => failover::run(command, &session).await,
         Command::Reverse(arguments) => failover::reverse(arguments, &session).await,
+        Command::Event(command) => event::run(command, &session).await,
         Command::Job(command) => job::run(command, &session).await,
         Command::Point(command) => point::run(command, &session).await,
         Command::Verify(arguments) => verify::run(arguments, &session).await,

@@ -13,6 +13,7 @@
 //! | connections of agents, enrolment, refusal | [`agents`] |
 //! | the REST API, one file per noun | [`api`] |
 //! | measuring RPO all the time | [`history`] |
+//! | noticing what changes | `events` |
 //! | operations on machines, one file each | [`runbooks`] |
 //! | Prometheus metrics | [`metrics`] |
 //! | all of it at work | [`run`] |
@@ -23,6 +24,7 @@ pub mod authority;
 pub mod config;
 pub mod data_folder;
 pub mod database;
+mod events;
 pub mod history;
 pub mod metrics;
 pub mod run;

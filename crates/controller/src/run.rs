@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::data_folder::{self, DataFolder};
 use crate::database::tokens::NewApiToken;
 use crate::database::{Database, DatabaseError};
+use crate::events;
 use crate::history;
 use crate::metrics::Metrics;
 use crate::runbooks;
@@ -83,6 +84,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let agents =
         tokio::spawn(agents::serve(controller.clone(), agent_listener, agent_tls, stop.clone()));
     let history = tokio::spawn(history::keep(controller.clone(), stop.clone()));
+    let events = tokio::spawn(events::notice(controller.clone(), stop.clone()));
     let service = api::router(controller.clone()).into_make_service();
     let server =
         axum_server::from_tcp_rustls(api_listener, RustlsConfig::from_config(Arc::new(api_tls)))
@@ -111,6 +113,9 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
     if let Err(error) = history.await {
         error!(%error, "the history of RPO ended badly");
+    }
+    if let Err(error) = events.await {
+        error!(%error, "noticing changes ended badly");
     }
     match api.await {
         Ok(Ok(())) => {}

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use api::List;
+use api::event::{Aspect, Event};
 use api::protection::HealthLevel;
 use lab::product::{Controller, Deployment};
 use lab::{East, Format, Lab, Size as _, guest, wait_for};
@@ -78,6 +80,15 @@ async fn machines_are_protected() -> Result<()> {
     story.health_is("web", &[HealthLevel::Warning, HealthLevel::Critical]).await?;
     lab.wan().restore(East).await?;
     story.health_is("web", &[HealthLevel::Normal]).await?;
+    wait_for("all of that among the events", SOON, async || {
+        let events: List<Event> = controller.ask(&["event", "list", "--machine", "web"]).await?;
+        let health: Vec<_> =
+            events.items.iter().filter(|event| event.aspect == Aspect::Health).collect();
+        let was_bad = health.iter().any(|event| event.after != "normal");
+        let is_well = health.first().is_some_and(|event| event.after == "normal");
+        Ok((was_bad && is_well).then_some(()))
+    })
+    .await?;
 
     // Paused, resumed, resynchronised.
     controller.say(&["protected", "pause", "web"]).await?;

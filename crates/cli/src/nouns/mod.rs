@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod cloud;
 pub(crate) mod controller;
+pub(crate) mod event;
 pub(crate) mod failover;
 pub(crate) mod health;
 pub(crate) mod host;

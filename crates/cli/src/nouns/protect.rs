@@ -15,7 +15,7 @@ use crate::output;
 pub(crate) struct Arguments {
     /// The machine: name, HOST/NAME, SITE/HOST/NAME, UUID or id
     machine: String,
-    /// The host that shall keep its points; or a cloud or a site that has exactly one
+    /// The host that shall keep its points; of a cloud or a site, the one with the most room
     #[arg(long, value_name = "HOST")]
     to: String,
     /// The policy that it follows

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use domain::failover::{Epoch, Side, Tests};
+use domain::failover::{Epoch, Known, Side, Tests};
 use domain::id::HostId;
 use domain::policy::{self, Policy};
 use domain::units::ByteCount;
@@ -93,7 +93,10 @@ fn ownership(protection: &Protection, host: HostId) -> Option<Ownership> {
         return None;
     }
     let side = Side::BOTH.into_iter().find(|side| host_at(protection, *side) == host)?;
-    let known = standing.told(side)?;
+    // A side that is not to know yet that it is its own still keeps the machine
+    // down, as it did before.
+    let not_yet = Known { epoch: Epoch::new(standing.epoch.number() - 1), ours: false };
+    let known = standing.told(side).unwrap_or(not_yet);
     Some(Ownership { machine: protection.machine, epoch: known.epoch.number(), ours: known.ours })
 }
 
@@ -267,6 +270,25 @@ mod tests {
         assert_eq!(told(4), serde_json::json!({ "shipping": [], "keeping": [] }));
         let ending = Protection { disabling: Some(OffsetDateTime::UNIX_EPOCH), ..protection() };
         assert_eq!(duties_of(host(1), &[ending], &peers), Duties::default());
+    }
+
+    #[test]
+    fn both_sides_are_told_whose_the_machine_is_at_every_step() {
+        use domain::failover::{Kind, Origin, Phase, State};
+        let from = Origin::Protected;
+        let at = |phase, epoch| {
+            let state = Some(State::FailingOver { kind: Kind::Planned, phase, from });
+            let failover = Failover { epoch: Epoch::new(epoch), state, ..protection().failover };
+            let moved = Protection { failover, ..protection() };
+            [1, 3].map(|number| {
+                let told = duties_of(host(number), std::slice::from_ref(&moved), &HashMap::new())
+                    .ownership;
+                told.iter().map(|told| (told.epoch, told.ours)).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(at(Phase::BeforeFence, 4), [[(4, true)], [(4, false)]]);
+        assert_eq!(at(Phase::Fencing, 5), [[(5, false)], [(4, false)]], "not yet");
+        assert_eq!(at(Phase::Starting, 5), [[(5, false)], [(5, true)]]);
     }
 
     #[test]

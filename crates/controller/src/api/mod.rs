@@ -21,6 +21,7 @@ use crate::Controller;
 mod access;
 mod audit;
 mod clouds;
+mod events;
 mod failovers;
 mod failure;
 mod health;
@@ -99,6 +100,7 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::abandon))
+        .routes(routes!(events::list))
         .routes(routes!(verifications::verify))
         .routes(routes!(verifications::list))
         .routes(routes!(verifications::show))

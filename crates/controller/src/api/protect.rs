@@ -129,7 +129,7 @@ async fn look(controller: &Controller, wish: &Protect) -> Result<Found> {
     let machine = find_machine(controller, &wish.machine).await;
     meant.machine = meant.keep(machine)?;
     let source = meant.machine.as_ref().map(|(_, source)| *source);
-    let target = find_target(controller, &hosts, &wish.target, source).await;
+    let target = find_target(controller, &hosts, &protections, &wish.target, source).await;
     meant.target = meant.keep(target)?;
     let policy = controller.database.policy(wish.policy.as_deref().unwrap_or("default")).await;
     let policy = policy.map(|policy| api::Reference { id: policy.id.uuid(), name: policy.name });
@@ -202,11 +202,12 @@ async fn find_machine(controller: &Controller, reference: &str) -> Result<(Machi
     })
 }
 
-/// The host that is meant by its own name, or by that of a cloud or a site that
-/// has exactly one.
+/// The host that is meant by its own name; of a cloud or a site, the one with the
+/// most room, as far as that is known.
 async fn find_target(
     controller: &Controller,
     hosts: &Hosts,
+    protections: &[Stored],
     reference: &str,
     source: Option<HostId>,
 ) -> Result<HostId> {
@@ -232,17 +233,12 @@ async fn find_target(
                 members.push((format!("{}/{}", site.name, host.reference()?.name), host.id()?));
             }
         }
-        return match members.as_slice() {
-            [(_, host)] => Ok(*host),
-            [] => Err(as_host),
-            several => {
-                let mut candidates: Vec<String> =
-                    several.iter().map(|(name, _)| name.clone()).collect();
-                candidates.sort();
-                let reference = reference.to_owned();
-                Err(LookupError::Ambiguous { noun: Noun::Host, reference, candidates }.into())
-            }
-        };
+        let best = members.into_iter().max_by_key(|(name, host)| {
+            let connected = controller.connections.since(*host).is_some();
+            // Of equal ones, the first by name.
+            (connected, room_at(*host, protections), std::cmp::Reverse(name.clone()))
+        });
+        return best.map(|(_, host)| host).ok_or(as_host);
     }
     Err(as_host)
 }

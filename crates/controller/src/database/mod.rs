@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 pub mod audit;
 pub mod clouds;
+pub mod events;
 pub mod failover;
 pub mod hosts;
 pub mod inventory;

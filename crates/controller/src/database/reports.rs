@@ -167,6 +167,9 @@ impl Database {
             .bind(minute(now - HISTORY_KEPT))
             .execute(&self.writer)
             .await?;
+        let mut connection = self.writer.acquire().await?;
+        super::events::prune(&mut connection, now).await?;
+        drop(connection);
         self.prune_verifications(now).await
     }
 

@@ -202,8 +202,8 @@ async fn find_machine(controller: &Controller, reference: &str) -> Result<(Machi
     })
 }
 
-/// The host that is meant by its own name; of a cloud or a site, the one with the
-/// most room, as far as that is known.
+/// The host that is meant by its own name; of a cloud or a site, of those that can
+/// take points now the one with the most room, as far as that is known.
 async fn find_target(
     controller: &Controller,
     hosts: &Hosts,
@@ -234,7 +234,8 @@ async fn find_target(
             }
         }
         let best = members.into_iter().max_by_key(|(name, host)| {
-            let connected = controller.connections.since(*host).is_some();
+            let able = hosts.get(*host).is_ok_and(|(_, side)| side.has_address && side.replicates);
+            let connected = able && controller.connections.since(*host).is_some();
             // Of equal ones, the first by name.
             (connected, room_at(*host, protections), std::cmp::Reverse(name.clone()))
         });

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use api::event::Aspect;
-use api::protection::{Protection, Replication};
+use api::protection::Replication;
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use crate::Controller;
+use crate::api::Glance;
 use crate::database::events::NewEvent;
 
 /// How often is looked; what is over sooner is not seen.
@@ -41,7 +42,7 @@ async fn look(controller: &Controller, known: &mut Option<Known>) -> crate::data
         Some(known) => known,
         None => controller.database.last_events().await?,
     };
-    let now = crate::api::protections(controller).await?;
+    let now = crate::api::glances(controller).await?;
     let (changes, after) = changes(before, &now);
     if !changes.is_empty() {
         controller.database.write_events(&changes, OffsetDateTime::now_utc()).await?;
@@ -51,7 +52,7 @@ async fn look(controller: &Controller, known: &mut Option<Known>) -> crate::data
 }
 
 /// What changed since, and what is known from now on.
-fn changes(mut known: Known, now: &[Protection]) -> (Vec<NewEvent>, Known) {
+fn changes(mut known: Known, now: &[Glance]) -> (Vec<NewEvent>, Known) {
     let mut changes = Vec::new();
     let here: HashSet<Uuid> = now.iter().map(|protection| protection.id).collect();
     known.retain(|(protection, _), _| here.contains(protection));
@@ -64,7 +65,7 @@ fn changes(mut known: Known, now: &[Protection]) -> (Vec<NewEvent>, Known) {
             }
             changes.push(NewEvent {
                 protection: protection.id,
-                machine: protection.machine.name.clone(),
+                machine: protection.machine.clone(),
                 aspect,
                 before,
                 after,
@@ -76,7 +77,7 @@ fn changes(mut known: Known, now: &[Protection]) -> (Vec<NewEvent>, Known) {
 }
 
 /// How an aspect is, and why.
-fn how(protection: &Protection, aspect: Aspect) -> (String, String) {
+fn how(protection: &Glance, aspect: Aspect) -> (String, String) {
     match aspect {
         Aspect::State => (protection.state.to_string(), String::new()),
         Aspect::Health => {

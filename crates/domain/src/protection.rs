@@ -277,11 +277,21 @@ pub fn state(intent: &Intent, observed: &Observed) -> State {
 /// trouble, and trouble more than what would be done without.
 #[must_use]
 pub fn replication(intent: &Intent, observed: &Observed) -> Replication {
-    if intent.paused {
+    let kept = observed.keeping.as_ref().and_then(|keeping| keeping.trouble.as_ref());
+    replication_by(intent.paused, observed.shipping.as_ref(), kept)
+}
+
+/// The same by what was told alone: by the source, and what ails the target.
+#[must_use]
+pub fn replication_by(
+    paused: bool,
+    shipping: Option<&Shipping>,
+    kept: Option<&Trouble>,
+) -> Replication {
+    if paused {
         return Replication::Paused;
     }
-    let Some(shipping) = &observed.shipping else { return Replication::Waiting };
-    let kept = observed.keeping.as_ref().and_then(|keeping| keeping.trouble.as_ref());
+    let Some(shipping) = shipping else { return Replication::Waiting };
     if let Some(trouble) = shipping.trouble.as_ref().or(kept) {
         return Replication::Broken { trouble: trouble.clone() };
     }

@@ -23,10 +23,7 @@ async fn a_first_copy_is_carried() -> Result<()> {
     let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
-    wait_for("the machine", SOON, async || {
-        Ok((controller.machines().await?.len() == 1).then_some(()))
-    })
-    .await?;
+    controller.shows_machines(1).await?;
     let story = Story { controller: &controller, points: Points::at(lab.west()) };
 
     let later = format!("daily {}", in_six_hours()?);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api::job::{Job, JobState};
-use api::protection::{ProtectionState, Replication};
+use api::protection::ProtectionState;
 use lab::product::{Controller, Deployment};
 use lab::{Guest, Lab, Site, Size as _, guest, wait_for};
 
@@ -21,10 +21,7 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
     let home = lab.east().boot(guest("web").disk(64.mib()).disk(32.mib()).workload(50)).await?;
     let away = lab.west().guest("web");
-    wait_for("the machine", SOON, async || {
-        Ok((controller.machines().await?.len() == 1).then_some(()))
-    })
-    .await?;
+    controller.shows_machines(1).await?;
     controller.say(&["policy", "create", "fast", "--every", "5s"]).await?;
     controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
     let story = Story { controller: &controller };
@@ -141,12 +138,7 @@ impl Story<'_, '_> {
 
     /// Without loss, and never on two sides.
     async fn planned(&self, from: &Guest, to: &Guest) -> Result<()> {
-        wait_for("steady replication", SOON, async || {
-            let now = self.controller.protection("web").await?;
-            let is_steady = now.replication == Replication::Steady;
-            Ok((is_steady && now.state == ProtectionState::Protected).then_some(()))
-        })
-        .await?;
+        self.controller.replicates("web", SOON).await?;
         from.acknowledges(10).await?;
         let job: Job = self.controller.ask(&["failover", "planned", "web", "--yes"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");

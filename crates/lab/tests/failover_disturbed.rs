@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use api::job::{Job, JobState, StepStage};
-use api::protection::{ProtectionState, Replication};
+use api::protection::ProtectionState;
 use lab::product::{Agent, Controller, Deployment};
-use lab::{East, Guest, Lab, Site, Size as _, guest, wait_for};
+use lab::{East, Lab, Site, Size as _, guest, wait_for};
 use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -45,16 +45,13 @@ async fn a_failover_survives() -> Result<()> {
     let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
     let home = lab.east().boot(guest("web").disk(64.mib()).workload(50)).await?;
     let away = lab.west().guest("web");
-    wait_for("the machine", SOON, async || {
-        Ok((controller.machines().await?.len() == 1).then_some(()))
-    })
-    .await?;
+    controller.shows_machines(1).await?;
     controller.say(&["policy", "create", "fast", "--every", "5s"]).await?;
     controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
     let watcher = Watcher::of(lab.east(), lab.west());
 
     for (trouble, step) in TROUBLES {
-        steady(&controller).await?;
+        controller.replicates("web", SOON).await?;
         let order = ["failover", "planned", "web", "--yes", "--no-wait"];
         let job: Job = controller.ask(&order).await?;
         let id = job.id.to_string();
@@ -93,15 +90,11 @@ async fn a_failover_survives() -> Result<()> {
     let (looks, twice) = watcher.counted();
     println!("looked {looks} times at both sides: {twice} times on both");
     drop(watcher);
-    ensure!(check(&home).await?, "its records");
+    ensure!(home.check().await?.is_clean(), "its records");
     east.stop().await?;
     west.stop().await?;
     controller.stop().await?;
     lab.stop().await
-}
-
-async fn check(machine: &Guest) -> Result<bool> {
-    Ok(machine.check().await?.is_clean())
 }
 
 async fn happen(
@@ -140,15 +133,6 @@ async fn happen(
             controller.cli(&["failover", "cancel", "web"]).await.map(drop)
         }
     }
-}
-
-async fn steady(controller: &Controller<'_>) -> Result<()> {
-    wait_for("steady replication", SOON, async || {
-        let now = controller.protection("web").await?;
-        let steady = now.replication == Replication::Steady;
-        Ok((steady && now.state == ProtectionState::Protected).then_some(()))
-    })
-    .await
 }
 
 /// Watches both hypervisors all the time.

@@ -26,10 +26,7 @@ async fn machines_are_protected() -> Result<()> {
         lab.west().boot(guest("db").disk(64.mib()).workload(30)),
         lab.east().boot(guest("old").disk_as(32.mib(), Format::Raw).workload(10)),
     )?;
-    wait_for("the machines", SOON, async || {
-        Ok((controller.machines().await?.len() == 3).then_some(()))
-    })
-    .await?;
+    controller.shows_machines(3).await?;
     let story = Story { controller: &controller };
 
     // Wrong wishes are refused with advice, and change nothing.

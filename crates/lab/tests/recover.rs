@@ -2,22 +2,21 @@
 //! controller, through deaths of the agent, and never on two sides.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::agent::commands::control::Client;
 use anyhow::{Context as _, Result, ensure};
 use domain::fault::Fault;
 use domain::id::{MachineUuid, ProtectionId};
-use lab::product::{Agent, Controller, Deployment, Points, binary};
+use lab::product::duties::{PROTECTION, keeping, replicate_alone, tell};
+use lab::product::{Agent, Deployment, Points, binary};
 use lab::{Guest, Lab, Site, Size as _, guest, wait_for};
-use serde_json::{Value, json};
+use serde_json::Value;
 use wire::command::{Answer, Command, Downed, Work};
 
 const SOON: Duration = Duration::from_secs(60);
 /// For so long an agent is away.
 const AWAY: Duration = Duration::from_secs(4);
-const PROTECTION: &str = "018f0000-0000-7000-8000-000000000001";
 const BACK: &str = "018f0000-0000-7000-8000-000000000002";
 const RECOVERED: &str = "/var/lib/lifeboat/recovered";
 
@@ -32,7 +31,8 @@ async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
     let machine = uuid_of(&web).await?;
-    duties(&lab, &mut controller, &mut east, &mut west, machine).await?;
+    controller.stop().await?;
+    replicate_alone(&lab, &mut east, &mut west, &web).await?;
     let points = Points::at(lab.west());
     wait_for("ten points", SOON * 2, async || Ok((points.of("web")?.len() >= 10).then_some(())))
         .await?;
@@ -158,7 +158,8 @@ async fn a_source_gives_its_last_and_its_disks_are_used_again() -> Result<()> {
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
     let machine = uuid_of(&web).await?;
-    duties(&lab, &mut controller, &mut east, &mut west, machine).await?;
+    controller.stop().await?;
+    replicate_alone(&lab, &mut east, &mut west, &web).await?;
     let protection = ProtectionId::new(PROTECTION.parse()?);
     let points = Points::at(lab.west());
     wait_for("points", SOON, async || Ok((points.of("web")?.len() >= 3).then_some(()))).await?;
@@ -182,16 +183,8 @@ async fn a_source_gives_its_last_and_its_disks_are_used_again() -> Result<()> {
     ensure!(listed.last().map(|mark| mark.point) == Some(last), "{listed:?}");
 
     // The old disks become the first point of the way back, with no copy.
-    east.stop().await?;
-    let source = controller_host(&west)?;
-    let keeping = json!({
-        "protection": BACK, "machine": machine.to_string(), "name": "web", "source": source,
-        "generation": 1, "compression": "fast",
-        "retention": {"all_hours": 24, "tiers": [], "app_extra_hours": 0},
-    });
-    let file = json!({"format": 1, "duties": {"shipping": [], "keeping": [keeping]}});
-    fs::write(east.state_folder().join("duties.json"), file.to_string())?;
-    east.start().await?;
+    let keeping = keeping(BACK, &machine.to_string(), "web", &west.host_id()?);
+    tell(&mut east, &[], &[keeping]).await?;
     let back = ProtectionId::new(BACK.parse()?);
     let adopt = Work::AdoptDisks { protection: back, machine };
     let adopted = point(command(&east, adopt.clone()).await?)?;
@@ -271,48 +264,5 @@ async fn cli(site: &Site, words: &[&str]) -> Result<Value> {
 }
 
 async fn uuid_of(guest: &Guest) -> Result<MachineUuid> {
-    Ok(guest.site().virsh(&["domuuid", guest.name()]).await?.trim().parse()?)
-}
-
-/// The id of the host that an agent is.
-fn controller_host(agent: &Agent) -> Result<String> {
-    let file: PathBuf = agent.state_folder().join("identity.json");
-    let identity: Value = serde_json::from_slice(&fs::read(file)?)?;
-    Ok(identity["host"].as_str().context("a host")?.to_owned())
-}
-
-/// Tells both agents their duties, as a controller would have that is gone now.
-async fn duties(
-    lab: &Lab,
-    controller: &mut Controller<'_>,
-    east: &mut Agent,
-    west: &mut Agent,
-    machine: MachineUuid,
-) -> Result<()> {
-    let machine = machine.to_string();
-    controller.stop().await?;
-    let shipping = json!({
-        "protection": PROTECTION, "machine": machine, "name": "web",
-        "target": controller_host(west)?, "target_name": "west",
-        "target_address": format!("{}:7444", lab.west().wan_address()),
-        "generation": 1, "excluded_disks": [],
-        "policy": {"every_seconds": 1, "app_consistent_seconds": null, "freeze_seconds": 10,
-            "compression": "fast", "bytes_per_second": null},
-        "paused": false, "not_before": null, "resynchronise": null, "verify": null,
-    });
-    let keeping = json!({
-        "protection": PROTECTION, "machine": machine, "name": "web",
-        "source": controller_host(east)?, "generation": 1, "compression": "fast",
-        "retention": {"all_hours": 24, "tiers": [], "app_extra_hours": 0},
-    });
-    for (agent, duties) in [
-        (east, json!({"shipping": [shipping], "keeping": []})),
-        (west, json!({"shipping": [], "keeping": [keeping]})),
-    ] {
-        agent.stop().await?;
-        let file = json!({"format": 1, "duties": duties});
-        fs::write(agent.state_folder().join("duties.json"), file.to_string())?;
-        agent.start().await?;
-    }
-    Ok(())
+    Ok(guest.uuid().await?.parse()?)
 }

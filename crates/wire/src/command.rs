@@ -204,6 +204,14 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether nothing more becomes of the command.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        !matches!(self, Self::Working { .. })
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]

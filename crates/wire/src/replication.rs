@@ -8,6 +8,7 @@
 
 use domain::calendar;
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::protection;
 use domain::units;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -305,6 +306,48 @@ impl Trouble {
     pub fn of(fault: Refused, before: Option<&Self>, now: OffsetDateTime) -> Self {
         let same = before.filter(|before| before.fault.code == fault.code);
         Self { since: same.map_or(now, |same| same.since), fault }
+    }
+}
+
+impl From<&Trouble> for protection::Trouble {
+    fn from(told: &Trouble) -> Self {
+        Self {
+            code: told.fault.code.clone(),
+            cause: format!("cannot {}: {}", told.fault.doing, told.fault.cause),
+            advice: told.fault.advice.clone(),
+            since: told.since,
+        }
+    }
+}
+
+impl From<PointMark> for protection::Newest {
+    fn from(point: PointMark) -> Self {
+        Self { point: point.point, instant: point.instant }
+    }
+}
+
+impl From<&ShippingReport> for protection::Shipping {
+    fn from(report: &ShippingReport) -> Self {
+        let carried = |folder: &String| protection::Carried { folder: folder.clone() };
+        Self {
+            phase: match &report.phase {
+                Phase::Waiting => protection::Phase::Waiting,
+                Phase::Initial => protection::Phase::Initial,
+                Phase::Steady => protection::Phase::Steady,
+                Phase::Exporting { folder } => protection::Phase::Exporting(carried(folder)),
+                Phase::Carried { folder, .. } => protection::Phase::Carried(carried(folder)),
+                Phase::Resynchronising { reason, held_until } => {
+                    protection::Phase::Resynchronising(protection::Comparison {
+                        reason: reason.clone(),
+                        held_until: *held_until,
+                    })
+                }
+                Phase::Paused => protection::Phase::Paused,
+            },
+            trouble: report.trouble.as_ref().map(Into::into),
+            remarks: report.remarks.clone(),
+            newest: report.newest.map(Into::into),
+        }
     }
 }
 

@@ -65,12 +65,12 @@ async fn attend(
 ) -> Uuid {
     loop {
         let outcome = hears.borrow_and_update().clone();
-        let is_over = !matches!(outcome, Outcome::Working { .. });
+        let is_over = outcome.is_over();
         if tell.send(Answered { id, outcome }).await.is_err() || is_over {
             return id;
         }
         // Progress is told at each interval, the end at once.
-        let end = hears.wait_for(|outcome| !matches!(outcome, Outcome::Working { .. }));
+        let end = hears.wait_for(Outcome::is_over);
         let _ = timeout(WORKING_INTERVAL, end).await;
     }
 }

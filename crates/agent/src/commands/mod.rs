@@ -74,7 +74,7 @@ impl Table {
         self.outcomes.len() - self.over.len()
     }
 
-    fn is_over(&mut self, id: Uuid) {
+    fn note_over(&mut self, id: Uuid) {
         self.over.push_back(id);
         if self.over.len() > REMEMBERED
             && let Some(oldest) = self.over.pop_front()
@@ -132,7 +132,7 @@ impl<P: Perform> Executor<P> {
             }
         };
         tell.send_replace(outcome);
-        self.lock().is_over(id);
+        self.lock().note_over(id);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -193,8 +193,7 @@ mod tests {
     }
 
     async fn end(mut hears: watch::Receiver<Outcome>) -> Outcome {
-        let over = |outcome: &Outcome| !matches!(outcome, Outcome::Working { .. });
-        hears.wait_for(over).await.unwrap().clone()
+        hears.wait_for(Outcome::is_over).await.unwrap().clone()
     }
 
     #[tokio::test]

@@ -42,13 +42,23 @@ pub(super) async fn synchronise(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Answer, Fault> {
     let made = means.wishes.synchronise(protection, compare);
-    let mut made = std::pin::pin!(made);
+    let point = while_telling(made, || means.wishes.progress(protection), progress).await?;
+    Ok(Answer::Point { point })
+}
+
+/// Waits for some work, and tells meanwhile how far it is seen to be.
+async fn while_telling<T>(
+    work: impl Future<Output = T>,
+    look: impl Fn() -> Option<Progress>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> T {
+    let mut work = std::pin::pin!(work);
     let mut looks = interval(LOOK);
     loop {
         tokio::select! {
-            point = &mut made => return Ok(Answer::Point { point: point? }),
+            done = &mut work => return done,
             _ = looks.tick() => {
-                if let Some(far) = means.wishes.progress(protection) {
+                if let Some(far) = look() {
                     progress(far);
                 }
             }
@@ -98,21 +108,8 @@ pub(super) async fn adopt(
     let wish = spawn_blocking(move || wish(images, xml)).await;
     let wish = wish.map_err(|error| Fault::internal(&doing, &error))?;
     let wish = wish.map_err(|cause| image_unreadable(&doing, cause))?;
-    let adopted = keeper.adopt(wish);
-    let mut adopted = std::pin::pin!(adopted);
-    let mut looks = interval(LOOK);
-    loop {
-        tokio::select! {
-            point = &mut adopted => {
-                return Ok(Answer::Point { point: PointMark::of(&point?) });
-            }
-            _ = looks.tick() => {
-                if let Some(far) = keeper.adopting() {
-                    progress(far);
-                }
-            }
-        }
-    }
+    let point = while_telling(keeper.adopt(wish), || keeper.adopting(), progress).await?;
+    Ok(Answer::Point { point: PointMark::of(&point) })
 }
 
 fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {

@@ -57,17 +57,9 @@ impl Recoveries {
     ) -> Result<Answer, Fault> {
         let record = self.known("make a machine's disks its own", id)?;
         let doing = format!("make the disks of {} its own", record.name);
-        match record.stage {
-            Stage::Standing => return Ok(Answer::Done),
-            Stage::Defined => {}
-            Stage::Making | Stage::Discarding => {
-                return Err(Fault::new(
-                    Code::RecoveryUnknown,
-                    doing,
-                    "it was not made to its end, or is being discarded",
-                    "Run the operation anew.",
-                ));
-            }
+        record.must_be_made(&doing)?;
+        if record.stage == Stage::Standing {
+            return Ok(Answer::Done);
         }
         {
             let _turn = self.turn(id).await;

@@ -35,17 +35,7 @@ impl Recoveries {
         let _turn = self.turn(id).await;
         let mut record = self.known("start a recovered machine", id)?;
         let doing = format!("start the recovered machine {}", record.name);
-        match record.stage {
-            Stage::Defined | Stage::Standing => {}
-            Stage::Making | Stage::Discarding => {
-                return Err(Fault::new(
-                    Code::RecoveryUnknown,
-                    doing,
-                    "it was not made to its end, or is being discarded",
-                    "Run the operation anew.",
-                ));
-            }
-        }
+        record.must_be_made(&doing)?;
         let machine = record.machine();
         if let Some(epoch) = epoch {
             self.0.epochs.heed(machine, epoch, true)?;

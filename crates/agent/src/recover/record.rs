@@ -156,6 +156,19 @@ impl Record {
         self.disks.iter().map(|disk| disk.target.clone()).collect()
     }
 
+    /// Makes sure that it was made to its end, and is not being taken away.
+    pub(super) fn must_be_made(&self, doing: &str) -> Result<(), Fault> {
+        match self.stage {
+            Stage::Defined | Stage::Standing => Ok(()),
+            Stage::Making | Stage::Discarding => Err(Fault::new(
+                Code::RecoveryUnknown,
+                doing,
+                "it was not made to its end, or is being discarded",
+                "Run the operation anew.",
+            )),
+        }
+    }
+
     /// Whether the point must stay.
     #[must_use]
     pub fn needs_its_point(&self) -> bool {

@@ -1,7 +1,7 @@
 //! `lifeboat failover` and `lifeboat reverse`.
 
 use api::failover::{ChangePoint, FailoverKind, NicChoice, OrderFailover, Ordered, Plan};
-use api::job::{Job, JobState, Say};
+use api::job::{Job, Say};
 use api::protection::Protection;
 use clap::Subcommand;
 use domain::fault::{Code, Fault};
@@ -263,13 +263,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             if how.no_wait {
                 return follow(session, now, true).await;
             }
-            let ended = loop {
-                let now: Job = session.get(&format!("/jobs/{}", job.id)).await?;
-                if now.state.has_ended() || now.state == JobState::NeedsAttention {
-                    break now;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-            };
+            let ended = job::watch(session, now).await?;
             let words = format!("The {} of {}: {}.", ended.operation, ended.target, ended.state);
             output::done(session.json, &ended, &words);
             Ok(())

@@ -183,7 +183,8 @@ fn outcome(job: &Job) -> String {
     words
 }
 
-async fn watch(session: &Session, mut job: Job) -> Result<Job, Failure> {
+/// Watches a job, with progress for people, until it has ended or needs somebody.
+pub(crate) async fn watch(session: &Session, mut job: Job) -> Result<Job, Failure> {
     let bar = if session.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
     bar.set_style(
         ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is sound"),

@@ -151,7 +151,7 @@ impl Orders {
         else {
             return;
         };
-        let is_over = !matches!(answered.outcome, Outcome::Working { .. });
+        let is_over = answered.outcome.is_over();
         if let Some(told) = desk.answers.get(&answered.id) {
             told.send_replace(Some(answered.outcome));
         }

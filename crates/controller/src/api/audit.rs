@@ -11,10 +11,8 @@ use utoipa::IntoParams;
 
 use super::access::Caller;
 use super::failure::{Failure, Query};
+use super::limit::limit;
 use crate::Controller;
-
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 10_000;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +35,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<AuditEntry>>, Failure> {
     let doing = "show the audit log";
     caller.may(Permission::Administer, doing)?;
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    let limit = limit(wanted.limit);
     let items = controller
         .database
         .audit_entries(limit)

@@ -11,10 +11,8 @@ use utoipa::IntoParams;
 
 use super::access::Caller;
 use super::failure::{Failure, Query};
+use super::limit::limit;
 use crate::Controller;
-
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 10_000;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +37,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<Event>>, Failure> {
     let doing = "list what changed";
     caller.may(Permission::Read, doing)?;
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    let limit = limit(wanted.limit);
     let listed = async {
         let protection = match wanted.machine {
             Some(machine) => Some(controller.database.protection(&machine).await?.id.uuid()),

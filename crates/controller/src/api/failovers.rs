@@ -1,5 +1,7 @@
 //! Failovers: ordering them, and what follows on them.
 
+use std::collections::HashMap;
+
 use api::failover::{ChangePoint, FailoverKind, OrderFailover, Ordered, Plan};
 use api::job::{Job, Say};
 use api::problem::Problem;
@@ -36,20 +38,27 @@ const TEST_HOURS: u32 = 14 * 24;
 /// The most of them: a year.
 const TEST_HOURS_MAX: u32 = 366 * 24;
 
-/// The tests of a machine that are open now.
-pub(super) fn tests(controller: &Controller, protection: ProtectionId) -> Tests {
-    let mut tests = Tests::default();
+/// The tests that are open now, by the protection.
+pub(super) fn open_tests(controller: &Controller) -> HashMap<ProtectionId, Tests> {
+    let mut open: HashMap<ProtectionId, Tests> = HashMap::new();
     for view in controller.engine.unfinished() {
         let history = &*view.history;
-        let is_ours = history.order.runbook == test::TestFailover::NAME
-            && history.state().is_ok_and(|order: Order| order.protection() == protection);
-        match (is_ours, &history.standing) {
-            (true, Standing::Unwinding { .. }) => tests.cleaning += 1,
-            (true, _) => tests.running += 1,
-            (false, _) => {}
+        if history.order.runbook != test::TestFailover::NAME {
+            continue;
+        }
+        let Ok(order) = history.state::<Order>() else { continue };
+        let tests = open.entry(order.protection()).or_default();
+        match &history.standing {
+            Standing::Unwinding { .. } => tests.cleaning += 1,
+            _ => tests.running += 1,
         }
     }
-    tests
+    open
+}
+
+/// The tests of a machine that are open now.
+pub(super) fn tests(controller: &Controller, protection: ProtectionId) -> Tests {
+    open_tests(controller).remove(&protection).unwrap_or_default()
 }
 
 /// A protection on which an operation is allowed now.
@@ -70,21 +79,7 @@ async fn permitted(
 }
 
 fn order_of(stored: &Stored, caller: &Caller) -> Order {
-    Order {
-        protection: stored.id.uuid(),
-        by: caller.name.clone(),
-        recovery: new_id(),
-        point: PointWish::Latest,
-        nics: Vec::new(),
-        test: None,
-        shut_down_seconds: None,
-        force: false,
-        vouched: false,
-        chosen: None,
-        ran: false,
-        alive: None,
-        former: None,
-    }
+    Order::new(stored.id.uuid(), caller.name.clone(), new_id())
 }
 
 fn point_of(text: Option<&str>, doing: &str) -> Result<PointWish, Failure> {

@@ -27,6 +27,7 @@ mod failure;
 mod health;
 mod hosts;
 mod jobs;
+mod limit;
 mod machines;
 mod networks;
 mod policies;
@@ -142,6 +143,9 @@ pub fn router(controller: Controller) -> Router {
         .layer(tower_http::limit::RequestBodyLimitLayer::new(1 << 20))
         .with_state(controller)
 }
+
+/// How all protections are, for the events.
+pub(crate) use protection_view::{Glance, glances};
 
 /// All protections as they are shown, for the metrics.
 pub(crate) async fn protections(

@@ -5,26 +5,26 @@ use std::collections::HashMap;
 
 use api::failover::FailoverOperation;
 use api::protection::{
-    Cycle, Health, HealthReason, Kept, Progress, Protection, ProtectionOperation, RecoveryPoint,
-    Replication, Rpo, TestState, Totals,
+    Cycle, Health, HealthReason, Kept, Progress, Protection, ProtectionOperation, ProtectionState,
+    RecoveryPoint, Replication, Rpo, TestState, Totals,
 };
 use domain::failover::{self, Route, Standing, Tests};
 use domain::host::Refusal;
 use domain::id::HostId;
 use domain::protection::{
-    Carried, Comparison, Keeping, Observed, Operation, Phase, Shipping, Side, Trouble, Verified,
-    permit, replication, state,
+    Keeping, Observed, Operation, Side, Verified, permit, replication, state,
 };
 use domain::protection_health::{age_allowed, judge};
 use domain::units::ByteCount;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 use wire::replication as told;
 
 use crate::Controller;
 use crate::database::failover::{host_at, replication_of};
 use crate::database::hosts::HostRow;
 use crate::database::protections::Protection as Stored;
-use crate::database::reports::{self, RpoFigures};
+use crate::database::reports::RpoFigures;
 use crate::database::{DatabaseError, Result};
 
 /// All hosts, by id, as views of protections need them.
@@ -60,54 +60,19 @@ pub(crate) fn observed(stored: &Stored, hosts: &Hosts) -> Result<Observed> {
     Ok(Observed {
         source: hosts.get(stored.source)?.1.clone(),
         target: hosts.get(stored.target)?.1.clone(),
-        shipping: stored.shipping.as_ref().map(|(report, _)| shipping(report)),
+        shipping: stored.shipping.as_ref().map(|(report, _)| report.into()),
         keeping: stored.keeping.as_ref().map(|(report, _)| Keeping {
-            trouble: report.trouble.as_ref().map(trouble),
+            trouble: report.trouble.as_ref().map(Into::into),
             newest: stored.newest_kept,
             used: ByteCount::new(report.used_bytes),
             free: ByteCount::new(report.free_bytes),
             import_failed: report.import.as_ref().and_then(|import| match &import.stage {
-                told::ImportStage::Failed(why) => Some(trouble(why)),
+                told::ImportStage::Failed(why) => Some(why.into()),
                 told::ImportStage::Reading(_) | told::ImportStage::Taken => None,
             }),
         }),
         verified: stored.verified.as_ref().map(verified),
     })
-}
-
-fn shipping(report: &told::ShippingReport) -> Shipping {
-    Shipping {
-        phase: match &report.phase {
-            told::Phase::Waiting => Phase::Waiting,
-            told::Phase::Initial => Phase::Initial,
-            told::Phase::Steady => Phase::Steady,
-            told::Phase::Exporting { folder } => {
-                Phase::Exporting(Carried { folder: folder.clone() })
-            }
-            told::Phase::Carried { folder, .. } => {
-                Phase::Carried(Carried { folder: folder.clone() })
-            }
-            told::Phase::Resynchronising { reason, held_until } => {
-                Phase::Resynchronising(Comparison {
-                    reason: reason.clone(),
-                    held_until: *held_until,
-                })
-            }
-            told::Phase::Paused => Phase::Paused,
-        },
-        trouble: report.trouble.as_ref().map(trouble),
-        remarks: report.remarks.clone(),
-        newest: report.newest.map(reports::newest_of),
-    }
-}
-
-fn trouble(told: &told::Trouble) -> Trouble {
-    Trouble {
-        code: told.fault.code.clone(),
-        cause: format!("cannot {}: {}", told.fault.doing, told.fault.cause),
-        advice: told.fault.advice.clone(),
-        since: told.since,
-    }
 }
 
 fn verified(report: &told::VerifyReport) -> Verified {
@@ -135,6 +100,44 @@ pub(super) fn point(point: told::PointMark) -> RecoveryPoint {
     }
 }
 
+/// What of a protection tells how it is, without figures.
+#[derive(Debug, Clone)]
+pub(crate) struct Glance {
+    pub(crate) id: Uuid,
+    pub(crate) machine: String,
+    pub(crate) state: ProtectionState,
+    pub(crate) replication: Replication,
+    pub(crate) health: Health,
+}
+
+impl Glance {
+    fn of(stored: &Stored, observed: &Observed, now: OffsetDateTime) -> Self {
+        let intent = stored.intent();
+        let health = judge(&intent, observed, now);
+        Self {
+            id: stored.id.uuid(),
+            machine: stored.machine_name.clone(),
+            state: match stored.failover.state.filter(|_| stored.disabling.is_none()) {
+                Some(state) => state.into(),
+                None => state(&intent, observed).into(),
+            },
+            replication: replication_view(replication(&intent, observed)),
+            health: Health {
+                level: health.level.into(),
+                reasons: health
+                    .reasons
+                    .iter()
+                    .map(|reason| HealthReason {
+                        level: reason.level().into(),
+                        reason: reason.to_string(),
+                        advice: reason.advice(),
+                    })
+                    .collect(),
+            },
+        }
+    }
+}
+
 /// How a protection is shown.
 pub(crate) fn view(
     stored: &Stored,
@@ -150,7 +153,7 @@ pub(crate) fn view(
     let (source, target) = (&hosts.get(stored.source)?.0, &hosts.get(stored.target)?.0);
     let shipped = stored.shipping.as_ref().map(|(report, _)| report);
     let kept = stored.keeping.as_ref().map(|(report, _)| report);
-    let health = judge(&intent, &observed, now);
+    let glance = Glance::of(stored, &observed, now);
     Ok(Protection {
         id: stored.id.uuid(),
         machine: api::Reference { id: stored.machine.uuid(), name: stored.machine_name.clone() },
@@ -162,30 +165,16 @@ pub(crate) fn view(
         excluded_disks: stored.excluded.clone(),
         created: stored.created,
         not_before: stored.not_before,
-        state: match stored.failover.state.filter(|_| stored.disabling.is_none()) {
-            Some(state) => state.into(),
-            None => state(&intent, &observed).into(),
-        },
+        state: glance.state,
         active: hosts.get(host_at(stored, standing.active()))?.0.reference()?,
         epoch: standing.epoch.number(),
-        replication: replication_view(replication(&intent, &observed)),
+        replication: glance.replication,
         test: match tests {
             Tests { running: 0, cleaning: 0 } => TestState::None,
             Tests { running: 0, .. } => TestState::CleaningUp,
             Tests { .. } => TestState::Running,
         },
-        health: Health {
-            level: health.level.into(),
-            reasons: health
-                .reasons
-                .iter()
-                .map(|reason| HealthReason {
-                    level: reason.level().into(),
-                    reason: reason.to_string(),
-                    advice: reason.advice(),
-                })
-                .collect(),
-        },
+        health: glance.health,
         rpo: Rpo {
             now_ms: observed.age(now).map(milliseconds),
             allowed_ms: milliseconds(age_allowed(intent.every)),
@@ -354,15 +343,28 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.whole_milliseconds()).unwrap_or_default()
 }
 
+/// How all protections are, by the machine's name.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn glances(controller: &Controller) -> Result<Vec<Glance>> {
+    let hosts = Hosts::read(controller).await?;
+    let now = OffsetDateTime::now_utc();
+    let stored = controller.database.protections().await?;
+    stored.iter().map(|stored| Ok(Glance::of(stored, &observed(stored, &hosts)?, now))).collect()
+}
+
 /// All protections as they are shown, by the machine's name.
 ///
 /// # Errors
 /// When the database fails.
 pub(crate) async fn all(controller: &Controller) -> Result<Vec<Protection>> {
     let hosts = Hosts::read(controller).await?;
+    let tests = super::failovers::open_tests(controller);
     let mut views = Vec::new();
     for stored in controller.database.protections().await? {
-        views.push(shown(controller, &stored, &hosts).await?);
+        let tests = tests.get(&stored.id).copied().unwrap_or_default();
+        views.push(with_figures(controller, &stored, &hosts, tests).await?);
     }
     Ok(views)
 }
@@ -376,9 +378,18 @@ pub(super) async fn shown(
     stored: &Stored,
     hosts: &Hosts,
 ) -> Result<Protection> {
+    let tests = super::failovers::tests(controller, stored.id);
+    with_figures(controller, stored, hosts, tests).await
+}
+
+async fn with_figures(
+    controller: &Controller,
+    stored: &Stored,
+    hosts: &Hosts,
+    tests: Tests,
+) -> Result<Protection> {
     let now = OffsetDateTime::now_utc();
     let figures = controller.database.rpo_figures(stored.id, now - Duration::DAY).await?;
-    let tests = super::failovers::tests(controller, stored.id);
     let kept = controller.database.newest_point(stored.id).await?;
     let shipped = stored.shipping.as_ref().and_then(|(report, _)| report.newest);
     let newest = [shipped, kept].into_iter().flatten().max_by_key(|point| point.point);

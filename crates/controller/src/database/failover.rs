@@ -276,37 +276,12 @@ pub enum HappenError {
     Database(#[from] DatabaseError),
 }
 
-/// How replication goes on, as far as a failover asks.
+/// How replication goes on, by what the source tells: what ails the target is
+/// found when a failover asks it.
 #[must_use]
 pub fn replication_of(protection: &Protection) -> protection::Replication {
-    use wire::replication::Phase as Told;
-    if protection.paused {
-        return protection::Replication::Paused;
-    }
-    let Some((report, _)) = &protection.shipping else { return protection::Replication::Waiting };
-    if let Some(trouble) = &report.trouble {
-        return protection::Replication::Broken {
-            trouble: protection::Trouble {
-                code: trouble.fault.code.clone(),
-                cause: trouble.fault.cause.clone(),
-                advice: trouble.fault.advice.clone(),
-                since: trouble.since,
-            },
-        };
-    }
-    match &report.phase {
-        Told::Steady => protection::Replication::Steady,
-        Told::Resynchronising { reason, held_until } => {
-            protection::Replication::Resynchronising(protection::Comparison {
-                reason: reason.clone(),
-                held_until: *held_until,
-            })
-        }
-        Told::Initial | Told::Exporting { .. } | Told::Carried { .. } => {
-            protection::Replication::Initial
-        }
-        Told::Waiting | Told::Paused => protection::Replication::Waiting,
-    }
+    let shipping = protection.shipping.as_ref().map(|(report, _)| report.into());
+    protection::replication_by(protection.paused, shipping.as_ref(), None)
 }
 
 /// Keeps where a machine stands, unless that has changed since it was read.

@@ -221,7 +221,7 @@ impl Protection {
     #[must_use]
     pub fn newest(&self) -> Option<OffsetDateTime> {
         let shipped = self.shipping.as_ref().and_then(|(report, _)| report.newest);
-        let newest = shipped.map(reports::newest_of).max(self.newest_kept);
+        let newest = shipped.map(Into::into).max(self.newest_kept);
         newest.map(|newest| newest.instant)
     }
 }

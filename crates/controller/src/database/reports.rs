@@ -424,13 +424,8 @@ async fn newest(
             .await?;
     let (format, document) = stored.unzip();
     let report: Option<ShippingReport> = read(format, document, "a shipping report")?;
-    let shipped = report.and_then(|report| report.newest).map(newest_of);
+    let shipped = report.and_then(|report| report.newest).map(Into::into);
     Ok(shipped.max(kept).map(|newest| newest.instant))
-}
-
-/// What of a point tells which is the newest.
-pub(crate) fn newest_of(point: PointMark) -> Newest {
-    Newest { point: point.point, instant: point.instant }
 }
 
 /// Out of two columns, of the newest point that a target keeps.

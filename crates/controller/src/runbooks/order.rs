@@ -90,6 +90,26 @@ pub struct Alive {
 }
 
 impl Order {
+    /// About a machine, and nothing else yet; what is made for it has this id.
+    #[must_use]
+    pub const fn new(protection: Uuid, by: String, recovery: Uuid) -> Self {
+        Self {
+            protection,
+            by,
+            recovery,
+            point: PointWish::Latest,
+            nics: Vec::new(),
+            test: None,
+            shut_down_seconds: None,
+            force: false,
+            vouched: false,
+            chosen: None,
+            ran: false,
+            alive: None,
+            former: None,
+        }
+    }
+
     /// The protection.
     #[must_use]
     pub const fn protection(&self) -> ProtectionId {

@@ -19,14 +19,14 @@
 use std::time::Duration;
 
 use domain::failover::{Event, Operation, Phase, State};
-use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
+use jobs::{Context, Failure, Key, Outcome, Retry, Runbook, Step, Table};
 use wire::command::{Answer, Work};
 
 use super::World;
 use super::order::{Chosen, Order};
 use super::steps::{
-    AwaitCommit, AwaitLife, Begin, Define, Discard, FenceSource, HandEpochBack, RaiseEpoch,
-    RunAtSource, ShutDownSource, Start, Stop, give, happen, look, nonsense,
+    Begin, FenceSource, HandEpochBack, RaiseEpoch, RunAtSource, ShutDownSource, await_commit, give,
+    happen, look, nonsense, run_at_target,
 };
 
 /// The most that bringing a machine's last changes over may take.
@@ -45,7 +45,7 @@ impl Runbook for PlannedFailover {
     type World = dyn World;
 
     fn table(&self) -> Table<Self> {
-        Table::new()
+        let to_target = Table::new()
             .step(Begin(Operation::PlannedFailover))
             .undone_by(RunAtSource)
             .retry_undo(PATIENT)
@@ -63,18 +63,8 @@ impl Runbook for PlannedFailover {
             .never_undone("the epoch that is handed back ends the fence")
             .step(LastSynchronisation)
             .never_undone("another point does no harm")
-            .within(SYNCHRONISING)
-            .step(Define)
-            .undone_by(Discard)
-            .step(Start)
-            .undone_by(Stop)
-            .step(AwaitLife)
-            .never_undone("looking changes nothing")
-            .retry(Retry::NEVER)
-            .on_failure(OnFailure::GoOn)
-            .step(AwaitCommit)
-            .never_undone("it is undone by an operation of its own")
-            .no_return("it runs at the target; undo the failover instead")
+            .within(SYNCHRONISING);
+        await_commit(run_at_target(to_target))
     }
 
     fn keys(&self, order: &Order) -> Vec<Key> {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use wire::command::{Answer, Downed, LifeSign, Purpose, Work};
 use wire::replication::PointMark;
 
-use super::order::{Order, PointWish, TestOrder};
+use super::order::{Order, TestOrder};
 use super::{Host, NotGiven, Protected, World};
 use crate::database::failover::Along;
 use crate::runbooks::{change_point, commit, planned, reverse, test, undo, unplanned};
@@ -307,21 +307,7 @@ fn seen(world: &dyn World) -> Scene {
 }
 
 fn order() -> Order {
-    Order {
-        protection: Uuid::from_u128(1),
-        by: "admin".into(),
-        recovery: RECOVERY,
-        point: PointWish::Latest,
-        nics: vec![],
-        test: None,
-        shut_down_seconds: None,
-        force: false,
-        vouched: false,
-        chosen: None,
-        ran: false,
-        alive: None,
-        former: None,
-    }
+    Order::new(Uuid::from_u128(1), "admin".into(), RECOVERY)
 }
 
 fn protected() -> Scene {

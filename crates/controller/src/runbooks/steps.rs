@@ -2,13 +2,37 @@
 //! that it may run again.
 
 use domain::failover::{Event, Fenced, Kind, Operation, Phase, Return, Standing, State};
-use jobs::{Context, Failure, Fault, Outcome, Resumer, Runbook, Step, Undo, Wait};
+use jobs::{
+    Context, Failure, Fault, OnFailure, Outcome, Resumer, Retry, Runbook, Step, Table, Undo, Wait,
+};
 use wire::command::{Answer, Purpose, Recovery, Work};
 use wire::replication::PointMark;
 
 use super::order::{Alive, Chosen, Order, PointWish};
 use super::{Host, NotGiven, Protected, World};
 use crate::database::failover::Along;
+
+/// The rows by which every operation makes a machine of the chosen point, and has
+/// it run at the target.
+pub fn run_at_target<R: OfMachine>(table: Table<R>) -> Table<R> {
+    table
+        .step(Define)
+        .undone_by(Discard)
+        .step(Start)
+        .undone_by(Stop)
+        .step(AwaitLife)
+        .never_undone("looking changes nothing")
+        .retry(Retry::NEVER)
+        .on_failure(OnFailure::GoOn)
+}
+
+/// The row that ends a failover.
+pub fn await_commit<R: OfMachine>(table: Table<R>) -> Table<R> {
+    table
+        .step(AwaitCommit)
+        .never_undone("it is undone by an operation of its own")
+        .no_return("it runs at the target; undo the failover instead")
+}
 
 /// What a sign of life may take, in seconds.
 const LIFE_SECONDS: u32 = 300;

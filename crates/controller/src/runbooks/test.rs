@@ -9,11 +9,11 @@
 //! | await-life (best effort) | nothing: looking changes nothing |
 //! | await-completion | nothing; then all of it is taken away |
 
-use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table, Wait};
+use jobs::{Context, Failure, Key, Outcome, Runbook, Step, Table, Wait};
 
 use super::World;
 use super::order::Order;
-use super::steps::{AwaitLife, ChoosePoint, Define, Discard, Start, Stop};
+use super::steps::{ChoosePoint, run_at_target};
 
 /// The operation.
 pub struct TestFailover;
@@ -24,19 +24,8 @@ impl Runbook for TestFailover {
     type World = dyn World;
 
     fn table(&self) -> Table<Self> {
-        Table::new()
-            .step(ChoosePoint)
-            .never_undone("a choice changes nothing")
-            .step(Define)
-            .undone_by(Discard)
-            .step(Start)
-            .undone_by(Stop)
-            .step(AwaitLife)
-            .never_undone("looking changes nothing")
-            .retry(Retry::NEVER)
-            .on_failure(OnFailure::GoOn)
-            .step(AwaitCompletion)
-            .never_undone("it only waits")
+        let chosen = Table::new().step(ChoosePoint).never_undone("a choice changes nothing");
+        run_at_target(chosen).step(AwaitCompletion).never_undone("it only waits")
     }
 
     fn keys(&self, order: &Order) -> Vec<Key> {

@@ -23,8 +23,8 @@ use wire::command::Work;
 use super::World;
 use super::order::Order;
 use super::steps::{
-    AwaitCommit, AwaitLife, Begin, ChoosePoint, Define, Discard, FenceSource, HandEpochBack,
-    RaiseEpoch, RunAtSource, ShutDownSource, Start, Stop, give, look,
+    Begin, ChoosePoint, FenceSource, HandEpochBack, RaiseEpoch, RunAtSource, ShutDownSource,
+    await_commit, give, look, run_at_target,
 };
 
 /// An attempt to bring over last data takes no longer.
@@ -39,7 +39,7 @@ impl Runbook for UnplannedFailover {
     type World = dyn World;
 
     fn table(&self) -> Table<Self> {
-        Table::new()
+        let to_target = Table::new()
             .step(Begin(Operation::UnplannedFailover))
             .undone_by(RunAtSource)
             .step(ShutDownSource)
@@ -56,18 +56,8 @@ impl Runbook for UnplannedFailover {
             .step(RaiseEpoch)
             .undone_by(HandEpochBack)
             .step(FenceSource { may_vouch: true })
-            .never_undone("the epoch that is handed back ends the fence")
-            .step(Define)
-            .undone_by(Discard)
-            .step(Start)
-            .undone_by(Stop)
-            .step(AwaitLife)
-            .never_undone("looking changes nothing")
-            .retry(Retry::NEVER)
-            .on_failure(OnFailure::GoOn)
-            .step(AwaitCommit)
-            .never_undone("it is undone by an operation of its own")
-            .no_return("it runs at the target; undo the failover instead")
+            .never_undone("the epoch that is handed back ends the fence");
+        await_commit(run_at_target(to_target))
     }
 
     fn keys(&self, order: &Order) -> Vec<Key> {

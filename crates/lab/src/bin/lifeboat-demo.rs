@@ -266,7 +266,7 @@ async fn fail_over(
 
     let away = lab.west().guest("web");
     teller.chapter("A planned failover: to west, without loss");
-    steady(controller).await?;
+    controller.replicates("web", COPIED).await?;
     teller.show(controller, &["failover", "planned", "web", "--plan"]).await?;
     move_over(teller, controller, home, &away).await?;
     teller.chapter("Committed, and replicated the other way round");
@@ -287,7 +287,7 @@ async fn move_over(
     from: &Guest,
     to: &Guest,
 ) -> Result<()> {
-    steady(controller).await?;
+    controller.replicates("web", COPIED).await?;
     teller.show(controller, &["failover", "planned", "web", "--yes"]).await?;
     let (acknowledged, report) = (from.acknowledged()?, to.boot_check()?);
     ensure!(report.is_clean(), "the records of web are damaged: {report}");
@@ -304,22 +304,11 @@ async fn move_over(
 async fn settle(teller: &Teller, controller: &Controller<'_>) -> Result<()> {
     teller.show(controller, &["failover", "commit", "web"]).await?;
     teller.show(controller, &["reverse", "web"]).await?;
-    steady(controller).await?;
+    controller.replicates("web", COPIED).await?;
     let sent = controller.protection("web").await?.totals.map_or(0, |totals| totals.sent_bytes);
     println!();
     teller.tell(&format!("Protected the other way round; {} KiB were sent for it.", sent >> 10));
     Ok(())
-}
-
-/// Waits until `web` is protected and nothing but changes are sent.
-async fn steady(controller: &Controller<'_>) -> Result<()> {
-    use api::protection::{ProtectionState, Replication};
-    wait_for("web to be protected", COPIED, async || {
-        let now = controller.protection("web").await?;
-        let steady = now.replication == Replication::Steady;
-        Ok((steady && now.state == ProtectionState::Protected).then_some(()))
-    })
-    .await
 }
 
 async fn see(controller: &Controller<'_>, host: &str, state: ReachabilityState) -> Result<()> {

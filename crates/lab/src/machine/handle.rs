@@ -37,6 +37,14 @@ impl Guest {
         &self.name
     }
 
+    /// The hypervisor's UUID of it.
+    ///
+    /// # Errors
+    /// When libvirt does not know it.
+    pub async fn uuid(&self) -> Result<String> {
+        Ok(self.site.virsh(&["domuuid", &self.name]).await?.trim().to_owned())
+    }
+
     /// Where it is.
     #[must_use]
     pub fn site(&self) -> &Site {

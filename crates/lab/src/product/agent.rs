@@ -81,6 +81,16 @@ impl Agent {
         self.site.outside(&self.state_folder)
     }
 
+    /// The id of the host that it is enrolled as.
+    ///
+    /// # Errors
+    /// When it is not enrolled.
+    pub fn host_id(&self) -> Result<String> {
+        let file = std::fs::read(self.state_folder().join("identity.json"))?;
+        let identity: serde_json::Value = serde_json::from_slice(&file)?;
+        Ok(identity["host"].as_str().context("a host")?.to_owned())
+    }
+
     /// Tries to enrol it, whatever becomes of it.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use api::host::Host;
 use api::machine::Machine;
 use api::network::Network;
 use api::problem::Problem;
-use api::protection::{Protection, RecoveryPoint};
+use api::protection::{Protection, ProtectionState, RecoveryPoint, Replication};
 use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
@@ -19,6 +19,8 @@ use crate::product::binary;
 use crate::product::program::Program;
 use crate::run::wait_for;
 use crate::site::SiteName;
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// How long the controller may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -194,6 +196,30 @@ impl<'lab> Controller<'lab> {
     /// When the controller does not answer.
     pub async fn machines(&self) -> Result<Vec<Machine>> {
         Ok(self.ask::<List<Machine>>(&["machine", "list"]).await?.items)
+    }
+
+    /// Waits until it shows so many machines.
+    ///
+    /// # Errors
+    /// When it does not within a minute.
+    pub async fn shows_machines(&self, count: usize) -> Result<()> {
+        wait_for(&format!("{count} machines"), SOON, async || {
+            Ok((self.machines().await?.len() == count).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until a machine is protected and only its changes are sent.
+    ///
+    /// # Errors
+    /// When it is not within `limit`.
+    pub async fn replicates(&self, machine: &str, limit: Duration) -> Result<()> {
+        wait_for(&format!("steady replication of {machine}"), limit, async || {
+            let now = self.protection(machine).await?;
+            let is_steady = now.replication == Replication::Steady;
+            Ok((is_steady && now.state == ProtectionState::Protected).then_some(()))
+        })
+        .await
     }
 
     /// All virtual networks.

@@ -14,6 +14,7 @@ mod agent;
 mod clock;
 mod controller;
 mod deployment;
+pub mod duties;
 mod points;
 mod program;
 

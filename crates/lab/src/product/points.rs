@@ -5,14 +5,18 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use guest::sequence::{compare, scan};
 use serde_json::Value;
 
+use crate::machine::Guest;
 use crate::product::binary;
+use crate::run::wait_for;
 use crate::site::Site;
 
+const SOON: Duration = Duration::from_secs(60);
 /// Where an agent keeps recovery points unless it is told otherwise.
 pub const STORE: &str = "/var/lib/lifeboat/store";
 
@@ -38,6 +42,35 @@ impl Points {
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "lifeboat store {arguments:?}: {error}");
         Ok(output.stdout)
+    }
+
+    /// The number of a machine's newest point; 0 while there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn newest(&self, machine: &str) -> Result<u64> {
+        Ok(self.of(machine)?.last().copied().unwrap_or(0))
+    }
+
+    /// Waits for a point that was begun after this instant: it has what the guest
+    /// was told is durable by now. The point.
+    ///
+    /// # Errors
+    /// When there is none within a minute, or it is no state of the machine.
+    pub async fn go_on(&self, machine: &Guest, disks: u16, after: &str) -> Result<u64> {
+        let name = machine.name();
+        let acknowledged = machine.acknowledged()?;
+        let newest = self.newest(name)?;
+        let mut found = 0;
+        wait_for(&format!("points after {after}"), SOON, async || {
+            found = self.newest(name)?;
+            Ok((found > newest + 1).then_some(()))
+        })
+        .await?;
+        let last = self.is_a_state(name, found, disks)?;
+        ensure!(last >= acknowledged, "{after}: point {found} has {last} of {acknowledged}");
+        println!("{after}: point {found}, {last} records");
+        Ok(found)
     }
 
     /// Numbers of a machine's points, the oldest first; none while there is no

@@ -47,7 +47,7 @@ impl<'lab> Setting<'lab> {
 
     /// The number of the newest point.
     pub fn newest(&self) -> Result<u64> {
-        Ok(self.points.of(self.web.name())?.last().copied().unwrap_or(0))
+        self.points.newest(self.web.name())
     }
 
     pub async fn protection(&self) -> Result<Protection> {
@@ -57,18 +57,7 @@ impl<'lab> Setting<'lab> {
     /// Waits for a point that was begun after this instant: it has what the
     /// guest was told is durable by now. The point.
     pub async fn goes_on(&self, after: &str) -> Result<u64> {
-        let acknowledged = self.web.acknowledged()?;
-        let newest = self.newest()?;
-        let mut found = 0;
-        wait_for(&format!("points after {after}"), SOON, async || {
-            found = self.newest()?;
-            Ok((found > newest + 1).then_some(()))
-        })
-        .await?;
-        let last = self.points.is_a_state(self.web.name(), found, DISKS)?;
-        ensure!(last >= acknowledged, "{after}: point {found} has {last} of {acknowledged}");
-        println!("{after}: point {found}, {last} records");
-        Ok(found)
+        self.points.go_on(&self.web, DISKS, after).await
     }
 
     /// Waits until its health has a reason that says this.

@@ -1,13 +1,12 @@
 //! A machine at one site, its recovery points at the other: on schedule,
 //! consistent, through every fault, and without a controller.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::product::{Agent, Controller, Deployment, Points};
+use lab::product::duties::{replicate_alone, tell};
+use lab::product::{Agent, Deployment, Points};
 use lab::{East, Guest, Lab, Size as _, guest, run, wait_for};
-use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(60);
 const STORY: &str = "points arrive at the other site";
@@ -22,7 +21,8 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
     let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
     let web = lab.east().boot(web).await?;
 
-    duties(&lab, &mut controller, &mut east, &mut west, &web).await?;
+    controller.stop().await?;
+    replicate_alone(&lab, &mut east, &mut west, &web).await?;
     let mut story = Story { lab: &lab, points: Points::at(lab.west()), east, west, web };
     story.points_arrive().await?;
     story.agents_die().await?;
@@ -49,24 +49,13 @@ struct Story<'a> {
 
 impl Story<'_> {
     fn newest(&self) -> Result<u64> {
-        Ok(self.points.of("web")?.last().copied().unwrap_or(0))
+        self.points.newest("web")
     }
 
     /// Waits for points of after this instant: they have what the guest was
     /// told is durable by now.
     async fn goes_on(&self, after: &str) -> Result<()> {
-        let acknowledged = self.web.acknowledged()?;
-        let newest = self.newest()?;
-        let mut found = 0;
-        wait_for(&format!("points after {after}"), SOON, async || {
-            found = self.newest()?;
-            Ok((found > newest + 1).then_some(()))
-        })
-        .await?;
-        let last = self.points.is_a_state("web", found, 2)?;
-        ensure!(last >= acknowledged, "{after}: point {found} has {last} of {acknowledged}");
-        println!("{after}: point {found}, {last} records");
-        Ok(())
+        self.points.go_on(&self.web, 2, after).await.map(drop)
     }
 
     async fn points_arrive(&self) -> Result<()> {
@@ -184,13 +173,7 @@ impl Story<'_> {
     }
 
     async fn nothing_is_left_when_it_ends(&mut self) -> Result<()> {
-        self.east.stop().await?;
-        let file = self.east.state_folder().join("duties.json");
-        fs::write(
-            &file,
-            json!({"format": 1, "duties": {"shipping": [], "keeping": []}}).to_string(),
-        )?;
-        self.east.start().await?;
+        tell(&mut self.east, &[], &[]).await?;
         let site = self.lab.east();
         wait_for("no checkpoint of ours", SOON, async || {
             let list = site.virsh(&["checkpoint-list", "web", "--name"]).await?;
@@ -203,42 +186,4 @@ impl Story<'_> {
         ensure!(report.is_clean(), "{report}");
         Ok(())
     }
-}
-
-/// Tells both agents their duties, as a controller would have that is gone now.
-async fn duties(
-    lab: &Lab,
-    controller: &mut Controller<'_>,
-    east: &mut Agent,
-    west: &mut Agent,
-    web: &Guest,
-) -> Result<()> {
-    let (source, target) = (controller.host("east").await?, controller.host("west").await?);
-    controller.stop().await?;
-    let protection = "018f0000-0000-7000-8000-000000000001";
-    let uuid = lab.east().virsh(&["domuuid", web.name()]).await?.trim().to_owned();
-    let shipping = json!({
-        "protection": protection, "machine": uuid, "name": web.name(),
-        "target": target.id, "target_name": "west",
-        "target_address": format!("{}:7444", lab.west().wan_address()),
-        "generation": 1, "excluded_disks": [],
-        "policy": {"every_seconds": 1, "app_consistent_seconds": null, "freeze_seconds": 10,
-            "compression": "fast", "bytes_per_second": null},
-        "paused": false, "not_before": null, "resynchronise": null, "verify": null,
-    });
-    let keeping = json!({
-        "protection": protection, "machine": uuid, "name": web.name(), "source": source.id,
-        "generation": 1, "compression": "fast",
-        "retention": {"all_hours": 24, "tiers": [], "app_extra_hours": 0},
-    });
-    for (agent, duties) in [
-        (east, json!({"shipping": [shipping], "keeping": []})),
-        (west, json!({"shipping": [], "keeping": [keeping]})),
-    ] {
-        agent.stop().await?;
-        let file = json!({"format": 1, "duties": duties});
-        fs::write(agent.state_folder().join("duties.json"), file.to_string())?;
-        agent.start().await?;
-    }
-    Ok(())
 }

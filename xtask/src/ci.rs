@@ -65,8 +65,13 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    let status =
-        Command::new("cargo").args(arguments).current_dir(root()).status().context("run cargo")?;
+    let status = Command::new("cargo")
+        .args(arguments)
+        .current_dir(root())
+        // An error's text says where; frames of the async runtime would bury it.
+        .env("RUST_LIB_BACKTRACE", "0")
+        .status()
+        .context("run cargo")?;
     ensure!(status.success(), "cargo {} failed: {status}", arguments.join(" "));
     Ok(())
 }

@@ -53,8 +53,11 @@ async fn machines_are_protected() -> Result<()> {
     for machine in ["web", "db", "old"] {
         story.is_well(machine).await?;
     }
-    let points = controller.points("web").await?;
-    ensure!(points.iter().any(|point| point.app_consistent), "{points:?}");
+    wait_for("an app-consistent point", SOON * 2, async || {
+        let points = controller.points("web").await?;
+        Ok(points.iter().any(|point| point.app_consistent).then_some(()))
+    })
+    .await?;
     for machine in ["web", "db"] {
         let report: Value = controller.ask(&["verify", machine]).await?;
         println!("verified {machine}: {report}");
@@ -75,26 +78,20 @@ async fn machines_are_protected() -> Result<()> {
     // A cut in the WAN is shown with its reason, and its end too.
     lab.wan().cut(East).await?;
     story.health_is("web", &[HealthLevel::Warning, HealthLevel::Critical]).await?;
+    story.health_event("web", |after| after != "normal").await?;
     lab.wan().restore(East).await?;
     story.health_is("web", &[HealthLevel::Normal]).await?;
-    wait_for("all of that among the events", SOON, async || {
-        let events: List<Event> = controller.ask(&["event", "list", "--machine", "web"]).await?;
-        let health: Vec<_> =
-            events.items.iter().filter(|event| event.aspect == Aspect::Health).collect();
-        let was_bad = health.iter().any(|event| event.after != "normal");
-        let is_well = health.first().is_some_and(|event| event.after == "normal");
-        Ok((was_bad && is_well).then_some(()))
-    })
-    .await?;
+    story.health_event("web", |after| after == "normal").await?;
 
     // Paused, resumed, resynchronised.
     controller.say(&["protected", "pause", "web"]).await?;
     controller.refuses(&["protected", "pause", "web"]).await?;
-    let paused = story.newest("web").await?;
+    // The one under way then, and one that was not yet told of.
+    let paused = story.newest("web").await? + 2;
     web.acknowledges(200).await?;
-    ensure!(story.newest("web").await? <= paused + 1, "points arrive while paused");
+    ensure!(story.newest("web").await? <= paused, "points arrive while paused");
     controller.say(&["protected", "resume", "web"]).await?;
-    story.has_point_after("web", paused + 1).await?;
+    story.has_point_after("web", paused).await?;
     controller.say(&["protected", "resynchronise", "web"]).await?;
     let resumed = story.newest("web").await?;
     story.has_point_after("web", resumed).await?;
@@ -153,6 +150,17 @@ impl Story<'_, '_> {
         self.health_is(machine, &[HealthLevel::Normal]).await?;
         println!("{machine}: {:?}", self.controller.protection(machine).await?);
         Ok(())
+    }
+
+    /// Waits until the newest event of the machine's health says so.
+    async fn health_event(&self, machine: &str, says: impl Fn(&str) -> bool) -> Result<()> {
+        wait_for("the change of health among the events", SOON, async || {
+            let events: List<Event> =
+                self.controller.ask(&["event", "list", "--machine", machine]).await?;
+            let newest = events.items.iter().find(|event| event.aspect == Aspect::Health);
+            Ok(newest.is_some_and(|event| says(&event.after)).then_some(()))
+        })
+        .await
     }
 
     async fn health_is(&self, machine: &str, levels: &[HealthLevel]) -> Result<()> {

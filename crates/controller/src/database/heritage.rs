@@ -59,8 +59,8 @@ impl Database {
         Ok(inherits.unwrap_or(false))
     }
 
-    /// Keeps what a host told, but for what is protected here already. Whether
-    /// nothing is left to be adopted of it. Durable on return.
+    /// Keeps what a host told, but for what is protected here already or was
+    /// renounced. Whether nothing is left to be adopted of it. Durable on return.
     ///
     /// # Errors
     /// When the database fails.
@@ -81,7 +81,8 @@ impl Database {
             sqlx::query(
                 "INSERT INTO heritage (host_id, protection_id, format, document)
                  SELECT $1, $2, $3, $4
-                 WHERE NOT EXISTS (SELECT 1 FROM protections WHERE id = $2)",
+                 WHERE NOT EXISTS (SELECT 1 FROM protections WHERE id = $2)
+                   AND NOT EXISTS (SELECT 1 FROM renounced WHERE protection_id = $2)",
             )
             .bind(host.to_string())
             .bind(heritage.protection.to_string())
@@ -135,8 +136,8 @@ impl Database {
         Ok(transaction.commit().await?)
     }
 
-    /// Forgets what was told of protections: their hosts end what they do for
-    /// them once they have duties, and the points stay. Durable on return.
+    /// Forgets what was told of protections, for good: their hosts end what they do
+    /// for them once they have duties, and the points stay. Durable on return.
     ///
     /// # Errors
     /// When the database fails.
@@ -148,6 +149,10 @@ impl Database {
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
         for heritage in renounced {
+            sqlx::query("INSERT INTO renounced (protection_id) VALUES ($1) ON CONFLICT DO NOTHING")
+                .bind(heritage.protection.to_string())
+                .execute(&mut *transaction)
+                .await?;
             drop_told(&mut transaction, heritage.protection).await?;
             let deed = audit::Deed {
                 actor: actor.to_owned(),

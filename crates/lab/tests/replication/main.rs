@@ -6,9 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lab::product::duties::{replicate_alone, tell};
 use lab::product::{Agent, Deployment, Points};
-use lab::{East, Guest, Lab, Size as _, guest, run, wait_for};
-
-mod lost_job;
+use lab::{East, Guest, Lab, Size as _, guest, lost_job, run, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 const STORY: &str = "points arrive at the other site";

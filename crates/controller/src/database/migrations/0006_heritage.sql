@@ -9,3 +9,8 @@ CREATE TABLE heritage (
     document      TEXT NOT NULL,
     PRIMARY KEY (host_id, protection_id)
 );
+-- Protections that an operator does not want to be gone on with, by whichever
+-- host they are told of later.
+CREATE TABLE renounced (
+    protection_id TEXT PRIMARY KEY
+);

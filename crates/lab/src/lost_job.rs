@@ -5,12 +5,16 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
-use lab::Site;
+use anyhow::{Context as _, Result, ensure};
+
+use crate::site::Site;
 
 const LOST: &str = "<job type='none' async='backup' flags='0x0' asyncStarted='1'/>";
 
 /// Notes such a job. Not while it has a backup of which it does know: false then.
+///
+/// # Errors
+/// When it has no notes on the machine.
 pub fn plant(site: &Site, machine: &str) -> Result<bool> {
     let notes = Notes::read(site, machine)?;
     if notes.text.contains("<job ") && notes.text.contains("<domainbackup ") {
@@ -23,18 +27,24 @@ pub fn plant(site: &Site, machine: &str) -> Result<bool> {
 }
 
 /// Removes it, as the page of the error says.
+///
+/// # Errors
+/// When it has no notes on the machine.
 pub fn remove(site: &Site, machine: &str) -> Result<()> {
     let notes = Notes::read(site, machine)?;
     let others = notes.text.lines().filter(|line| !line.contains("<job "));
     notes.write(&others.collect::<Vec<_>>().join("\n"))
 }
 
-/// Removes such a job that came by itself.
+/// Removes such a job that came by itself, if the machine runs.
+///
+/// # Errors
+/// When its notes cannot be written.
 pub fn remove_half_begun(site: &Site, machine: &str) -> Result<()> {
-    if Notes::read(site, machine)?.text.contains("<domainbackup ") {
-        return Ok(());
+    match Notes::read(site, machine) {
+        Ok(notes) if !notes.text.contains("<domainbackup ") => remove(site, machine),
+        _ => Ok(()),
     }
-    remove(site, machine)
 }
 
 struct Notes {
@@ -45,7 +55,8 @@ struct Notes {
 impl Notes {
     fn read(site: &Site, machine: &str) -> Result<Self> {
         let path = site.outside(format!("/run/libvirt/qemu/{machine}.xml"));
-        let text = fs::read_to_string(&path)?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("read libvirt's notes {}", path.display()))?;
         ensure!(text.contains("</domstatus>"), "{} is not as expected: {text}", path.display());
         Ok(Self { path, text })
     }

@@ -1,10 +1,12 @@
 //! The agent at work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{info, warn};
 use wire::replication::Replication;
 
@@ -27,6 +29,10 @@ use crate::ship::folder::Courses;
 use crate::ship::throttle::Line;
 use crate::ship::{Surroundings, Wishes};
 use crate::status::{self, ConnectionStatus};
+
+/// How long the start waits for the hypervisor, to tell of what an operator must
+/// mend. It may itself wait for this agent: a QEMU that starts reads from it.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// Runs the agent until it is told to stop (SIGTERM or SIGINT).
 ///
@@ -67,12 +73,13 @@ async fn work(config: Config) -> Result<(), Fault> {
         return Err(fault);
     };
     status::write(&folder, ConnectionStatus::Starting);
-    match hypervisor::look_once(&config.hypervisor).await {
-        Ok(_) => {}
-        Err(fault) if fault.code == Code::HypervisorNotAnswering => {
+    match timeout(FIRST_LOOK, hypervisor::look_once(&config.hypervisor)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(fault)) if fault.code == Code::HypervisorNotAnswering => {
             warn!(%fault, "waiting for the hypervisor");
         }
-        Err(fault) => return Err(fault),
+        Ok(Err(fault)) => return Err(fault),
+        Err(_) => warn!("the hypervisor takes its time; going on without it"),
     }
     let (observe, observations) = watch::channel(Observation::Nothing);
     let controller = config.controller.clone().unwrap_or_else(|| identity.controller.clone());

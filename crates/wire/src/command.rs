@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::message::Refused;
-use crate::replication::{PointMark, Progress, plain};
+use crate::replication::{Hold, PointMark, Progress, plain};
 
 /// A step that an agent does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,21 @@ pub enum Work {
         /// The machine.
         #[serde(with = "plain::machine")]
         machine: MachineUuid,
+        /// Whether they may have what never arrived, because the site was lost: the
+        /// point is held then, before it is answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lost: bool,
+    },
+    /// Hold a point whatever the policy says, or let it go. Answered by
+    /// [`Answer::Point`].
+    HoldPoint {
+        /// The protection.
+        #[serde(with = "plain::protection")]
+        protection: ProtectionId,
+        /// The point.
+        point: u32,
+        /// What holds it from now on; nothing lets it go.
+        hold: Option<Hold>,
     },
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::fault::Fault;
 use wire::command::{Answer, Command, Work};
-use wire::replication::Progress;
+use wire::replication::{Hold, Progress};
 
 use super::{Perform, points, source};
 use crate::capture::CaptureSettings;
@@ -61,8 +61,12 @@ impl Perform for Means {
             Work::Hydrate { recovery, bytes_per_second } => {
                 recoveries.hydrate(*recovery, *bytes_per_second, progress).await
             }
-            Work::AdoptDisks { protection, machine } => {
-                points::adopt(self, *protection, *machine, progress).await
+            Work::AdoptDisks { protection, machine, lost } => {
+                let hold = lost.then_some(Hold::Lost);
+                points::adopt(self, *protection, *machine, hold, progress).await
+            }
+            Work::HoldPoint { protection, point, hold } => {
+                points::hold(self, *protection, *point, *hold).await
             }
         }
     }
@@ -83,5 +87,7 @@ pub(super) const fn name(work: &Work) -> &'static str {
         Work::Discard { .. } => "discard",
         Work::Hydrate { .. } => "hydrate",
         Work::AdoptDisks { .. } => "adopt disks",
+        Work::HoldPoint { hold: Some(_), .. } => "hold a point",
+        Work::HoldPoint { hold: None, .. } => "let a point go",
     }
 }

@@ -30,6 +30,7 @@ mod jobs;
 mod limit;
 mod machines;
 mod networks;
+mod points;
 mod policies;
 mod pools;
 mod protect;
@@ -89,7 +90,9 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(protections::import))
         .routes(routes!(protections::copy_over_network))
         .routes(routes!(protections::resynchronise))
-        .routes(routes!(protections::points))
+        .routes(routes!(points::list))
+        .routes(routes!(points::hold))
+        .routes(routes!(points::release))
         .routes(routes!(failovers::order))
         .routes(routes!(failovers::change_point))
         .routes(routes!(failovers::commit))

@@ -52,6 +52,7 @@ impl Live {
             // What is under way knows its own tests.
             standing: stored.standing(Tests::default()),
             recovery: stored.failover.recovery,
+            unsent: stored.failover.unsent,
             ran,
         })
     }

@@ -59,6 +59,9 @@ pub struct Protected {
     pub standing: Standing,
     /// What it was made of at the target.
     pub recovery: Option<Uuid>,
+    /// Whether the side that it was last failed over from may have what never
+    /// arrived.
+    pub unsent: bool,
     /// Whether it ran at the source when that was last seen; none if nobody
     /// knows.
     pub ran: Option<bool>,

@@ -44,7 +44,8 @@ struct There {
     /// Whether the machine runs from the disks that it has there.
     original: bool,
     made: BTreeMap<Uuid, Made>,
-    adopted: bool,
+    /// Whether its disks became a point, and whether that is held.
+    adopted: Option<bool>,
 }
 
 impl There {
@@ -58,6 +59,7 @@ struct Scene {
     standing: Standing,
     recovery: Option<Uuid>,
     held: bool,
+    unsent: bool,
     sides: [There; 2],
 }
 
@@ -147,17 +149,18 @@ impl Scene {
                 there.made.get_mut(recovery).into_iter().for_each(|made| made.alone = true);
                 Answer::Done
             }
-            Work::AdoptDisks { .. } => {
-                there.adopted = true;
-                Answer::Done
+            Work::AdoptDisks { lost, .. } => {
+                there.adopted = Some(*lost);
+                Answer::Point { point: point(9) }
             }
+            Work::HoldPoint { point: number, .. } => Answer::Point { point: point(*number) },
         })
     }
 }
 
 fn point(number: u32) -> PointMark {
     let instant = OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(number.into());
-    PointMark { point: number, instant, app_consistent: false, stored_bytes: 1 }
+    PointMark { point: number, instant, app_consistent: false, stored_bytes: 1, hold: None }
 }
 
 impl World for Simulation {
@@ -172,6 +175,7 @@ impl World for Simulation {
                 target: host(scene.standing.target()),
                 standing: scene.standing,
                 recovery: scene.recovery,
+                unsent: scene.unsent,
                 ran: Some(true),
             })
         }
@@ -247,7 +251,7 @@ struct Rehearsed<R> {
 
 /// What is to be the same after a job that was disturbed: not the epoch, which
 /// each way back raises.
-type Seen = (State, Side, Option<Uuid>, bool, [(bool, BTreeMap<Uuid, Made>, bool); 2]);
+type Seen = (State, Side, Option<Uuid>, bool, [(bool, BTreeMap<Uuid, Made>, Option<bool>); 2]);
 
 impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     type Runbook = R;
@@ -275,6 +279,9 @@ impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
         let scene = seen(world);
         if scene.sides.iter().filter(|there| there.runs()).count() > 1 {
             return Err(format!("the machine runs on both sides: {:?}", scene.sides));
+        }
+        if scene.sides.iter().any(|there| there.adopted.is_some_and(|held| held != scene.unsent)) {
+            return Err(format!("what a lost side has is not held: {:?}", scene.sides));
         }
         Ok(())
     }
@@ -314,7 +321,7 @@ fn protected() -> Scene {
     let standing = Standing { state: State::Protected, ..Standing::enabling() };
     let home = There { known: (1, true), original: true, ..There::default() };
     let away = There { known: (1, false), ..There::default() };
-    Scene { standing, recovery: None, held: false, sides: [home, away] }
+    Scene { standing, recovery: None, held: false, unsent: false, sides: [home, away] }
 }
 
 /// Runs at the target, and waits to be committed.
@@ -326,7 +333,7 @@ fn failed_over() -> Scene {
     let home = There { known: (2, false), ..There::default() };
     let away =
         There { known: (2, true), made: BTreeMap::from([(FORMER, made)]), ..There::default() };
-    Scene { standing, recovery: Some(FORMER), held: false, sides: [home, away] }
+    Scene { standing, recovery: Some(FORMER), held: false, unsent: false, sides: [home, away] }
 }
 
 fn passes<R: Runbook<State = Order, World = dyn World>>(
@@ -382,8 +389,10 @@ fn an_undo_ends_with_the_machine_at_its_source() {
 }
 
 #[test]
-fn a_reversal_turns_the_direction() {
-    let mut scene = failed_over();
-    scene.standing.state = State::Committed;
-    passes(|| reverse::ReverseReplicate, scene, order(), true);
+fn a_reversal_turns_the_direction_and_holds_what_a_lost_side_had() {
+    for unsent in [false, true] {
+        let mut scene = Scene { unsent, ..failed_over() };
+        scene.standing.state = State::Committed;
+        passes(|| reverse::ReverseReplicate, scene, order(), true);
+    }
 }

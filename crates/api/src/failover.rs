@@ -119,6 +119,24 @@ pub struct Plan {
     pub remarks: Vec<String>,
 }
 
+/// What a reversal would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReversePlan {
+    /// Where the machine runs.
+    pub from: String,
+    /// Where its points would go.
+    pub to: String,
+    /// The steps, in order.
+    pub steps: Vec<String>,
+    /// About so many bytes are expected to be sent, before compression; absent if
+    /// nobody knows.
+    pub about_bytes: Option<u64>,
+    /// No more than so many; absent if nobody knows.
+    pub at_most_bytes: Option<u64>,
+    /// On what that rests, sentence by sentence.
+    pub basis: Vec<String>,
+}
+
 /// What came of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use api::List;
 use api::event::{Aspect, Event};
+use api::failover::ReversePlan;
 use api::job::{Job, JobState};
 use api::protection::{HoldBy, ProtectionState};
 use lab::product::{Controller, Deployment, Points};
@@ -158,14 +159,24 @@ impl Story<'_, '_> {
     }
 
     async fn commits_and_reverses(&self) -> Result<()> {
+        let pending: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
         let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
         self.stands(ProtectionState::Committed).await?;
+        let plan: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
+        // Disks of 64 and of 32 MiB, of which the guest writes a part.
+        let whole = (64 + 32) << 20;
+        for plan in [&pending, &plan] {
+            ensure!(plan.at_most_bytes == Some(whole), "{plan:?}");
+            ensure!(plan.about_bytes.is_some_and(|about| (1..=whole).contains(&about)), "{plan:?}");
+        }
         let job: Job = self.controller.ask(&["reverse", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
         self.stands(ProtectionState::Protected).await?;
         let totals = self.controller.protection("web").await?.totals.context("figures")?;
-        println!("reversed: {} bytes sent", totals.sent_bytes);
+        let about = plan.about_bytes.context("an estimate")?;
+        println!("reversed: {} bytes sent, about {about} expected", totals.sent_bytes);
+        ensure!(totals.sent_bytes <= about, "more was sent than was expected");
         Ok(())
     }
 
@@ -207,6 +218,9 @@ impl Story<'_, '_> {
     async fn what_was_never_sent_is_held(&self, lab: &Lab, written: u64) -> Result<()> {
         let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
+        let plan: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
+        let is_told = plan.basis.iter().any(|text| text.contains("nobody knows"));
+        ensure!(plan.about_bytes.is_none() && is_told, "{plan:?}");
         let job: Job = self.controller.ask(&["reverse", "web"]).await?;
         ensure!(job.state == JobState::SucceededWithWarnings, "{job:?}");
         let told: Vec<&String> = job.steps.iter().flat_map(|step| &step.warnings).collect();

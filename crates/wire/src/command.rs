@@ -134,6 +134,16 @@ pub enum Work {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         lost: bool,
     },
+    /// Tell how much a machine's disks hold here. Answered by
+    /// [`Answer::Weight`].
+    Weigh {
+        /// The machine.
+        #[serde(with = "plain::machine")]
+        machine: MachineUuid,
+        /// What it was made of here; without, the disks count that it has here by
+        /// itself.
+        recovery: Option<Uuid>,
+    },
     /// Hold a point whatever the policy says, or let it go. Answered by
     /// [`Answer::Point`].
     HoldPoint {
@@ -254,6 +264,18 @@ pub enum Answer {
     Point {
         /// The point.
         point: PointMark,
+    },
+    /// A machine's disks.
+    Weight {
+        /// Bytes that the guest sees.
+        bytes: u64,
+        /// Bytes that they take.
+        taken_bytes: u64,
+        /// Bytes that the machine wrote since it was made of a point, the same
+        /// place twice counted twice; none if that is not known.
+        written_bytes: Option<u64>,
+        /// Why no point can be made of them; all numbers are 0 then.
+        unusable: Option<String>,
     },
     /// Points, the oldest first.
     Points {

@@ -378,6 +378,7 @@ fn commands_are_given_and_answered_as_ever() {
         Work::AdoptDisks { protection, machine, lost: true },
         Work::HoldPoint { protection, point: 7, hold: Some(Hold::Operator) },
         Work::HoldPoint { protection, point: 7, hold: None },
+        Work::Weigh { machine, recovery: Some(recovery) },
     ];
     for (number, work) in works.into_iter().enumerate() {
         let command = Command { id: id(30), job: id(31), work };
@@ -403,6 +404,12 @@ fn commands_are_given_and_answered_as_ever() {
             },
         },
         done(Answer::Point { point: PointMark { hold: Some(Hold::Lost), ..point } }),
+        done(Answer::Weight {
+            bytes: 1 << 30,
+            taken_bytes: 1 << 29,
+            written_bytes: Some(1 << 20),
+            unusable: None,
+        }),
     ];
     for (number, outcome) in outcomes.into_iter().enumerate() {
         let answered = Answered { id: id(30), outcome };

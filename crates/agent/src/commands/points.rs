@@ -130,7 +130,8 @@ pub(super) async fn adopt(
     Ok(Answer::Point { point })
 }
 
-fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {
+/// The images of the machine's disks, in order.
+pub(super) fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {
     let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
     let machine = parse(xml, aspects).map_err(|error| Fault::internal(doing, &error))?;
     let image = |disk: domain::machine::Disk| match (&disk.source, &disk.format) {

@@ -6,7 +6,7 @@ use domain::fault::Fault;
 use wire::command::{Answer, Command, Work};
 use wire::replication::{Hold, Progress};
 
-use super::{Perform, points, source};
+use super::{Perform, points, source, weigh};
 use crate::capture::CaptureSettings;
 use crate::epochs::Epochs;
 use crate::hypervisor::operating::Operating;
@@ -65,6 +65,7 @@ impl Perform for Means {
                 let hold = lost.then_some(Hold::Lost);
                 points::adopt(self, *protection, *machine, hold, progress).await
             }
+            Work::Weigh { machine, recovery } => weigh::weigh(self, *machine, *recovery).await,
             Work::HoldPoint { protection, point, hold } => {
                 points::hold(self, *protection, *point, *hold).await
             }
@@ -87,6 +88,7 @@ pub(super) const fn name(work: &Work) -> &'static str {
         Work::Discard { .. } => "discard",
         Work::Hydrate { .. } => "hydrate",
         Work::AdoptDisks { .. } => "adopt disks",
+        Work::Weigh { .. } => "weigh disks",
         Work::HoldPoint { hold: Some(_), .. } => "hold a point",
         Work::HoldPoint { hold: None, .. } => "let a point go",
     }

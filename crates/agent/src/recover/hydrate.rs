@@ -64,6 +64,7 @@ impl Recoveries {
         {
             let _turn = self.turn(id).await;
             self.serve(&record).await?;
+            self.note_written(&doing, id).await?;
         }
         let total = record.disks.iter().map(|disk| disk.size).sum();
         let mut done = 0;
@@ -76,6 +77,17 @@ impl Recoveries {
         }
         self.stand(&doing, id).await?;
         Ok(Answer::Done)
+    }
+
+    /// Writes down how much it wrote so far, which its files alone tell until the
+    /// point is brought into them; once.
+    async fn note_written(&self, doing: &str, id: Uuid) -> Result<(), Fault> {
+        let mut record = self.known(doing, id)?;
+        if record.written.is_none() {
+            record.written = Some(self.measure(doing, &record).await?);
+            self.0.records.keep(&record)?;
+        }
+        Ok(())
     }
 
     /// One disk.

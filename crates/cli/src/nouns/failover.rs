@@ -1,6 +1,8 @@
 //! `lifeboat failover` and `lifeboat reverse`.
 
-use api::failover::{ChangePoint, FailoverKind, NicChoice, OrderFailover, Ordered, Plan};
+use api::failover::{
+    ChangePoint, FailoverKind, NicChoice, OrderFailover, Ordered, Plan, ReversePlan,
+};
 use api::job::{Job, Say};
 use api::protection::Protection;
 use clap::Subcommand;
@@ -167,6 +169,9 @@ pub(crate) struct Waits {
 pub(crate) struct Reverse {
     /// The machine: name, HOST/NAME, SITE/HOST/NAME, UUID or id
     machine: String,
+    /// Only tell what would be done, and how much would be sent
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     how: Waits,
 }
@@ -273,6 +278,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 
 pub(crate) async fn reverse(arguments: Reverse, session: &Session) -> Result<(), Failure> {
     let path = format!("/protections/{}/reverse", segment(&arguments.machine));
+    if arguments.plan {
+        tell_reversal(session, &session.get(&path).await?);
+        return Ok(());
+    }
     let job: Job = session.post(&path, &Say::default()).await?;
     follow(session, job, arguments.how.no_wait).await
 }
@@ -389,5 +398,20 @@ fn tell(session: &Session, plan: &Plan) {
     if !plan.remarks.is_empty() {
         fields.push(("Remarks", plan.remarks.join("\n")));
     }
+    output::item(session.json, plan, &fields);
+}
+
+fn tell_reversal(session: &Session, plan: &ReversePlan) {
+    let bytes = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "not known".to_owned(), |bytes| ByteCount::new(bytes).to_string())
+    };
+    let fields = [
+        ("From", plan.from.clone()),
+        ("To", plan.to.clone()),
+        ("About to send", bytes(plan.about_bytes)),
+        ("At most", format!("{}, before compression", bytes(plan.at_most_bytes))),
+        ("Because", plan.basis.join("\n")),
+        ("Steps", plan.steps.join("\n")),
+    ];
     output::item(session.json, plan, &fields);
 }

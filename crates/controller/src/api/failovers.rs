@@ -62,7 +62,7 @@ pub(super) fn tests(controller: &Controller, protection: ProtectionId) -> Tests 
 }
 
 /// A protection on which an operation is allowed now.
-async fn permitted(
+pub(super) async fn permitted(
     controller: &Controller,
     reference: &str,
     operation: Operation,

@@ -36,6 +36,7 @@ mod pools;
 mod protect;
 mod protection_view;
 mod protections;
+mod reversal;
 mod sites;
 mod tokens;
 mod verifications;
@@ -97,7 +98,7 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(failovers::change_point))
         .routes(routes!(failovers::commit))
         .routes(routes!(failovers::undo))
-        .routes(routes!(failovers::reverse))
+        .routes(routes!(failovers::reverse, reversal::plan))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))

@@ -153,6 +153,9 @@ impl Scene {
                 there.adopted = Some(*lost);
                 Answer::Point { point: point(9) }
             }
+            Work::Weigh { .. } => {
+                Answer::Weight { bytes: 1, taken_bytes: 1, written_bytes: None, unusable: None }
+            }
             Work::HoldPoint { point: number, .. } => Answer::Point { point: point(*number) },
         })
     }

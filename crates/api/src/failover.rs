@@ -96,6 +96,18 @@ pub struct ChangePoint {
     pub point: String,
 }
 
+/// Commits a failover.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderCommit {
+    /// Kept with the job.
+    #[serde(default)]
+    pub comment: String,
+    /// Whether the replication is reversed at once after, by a job of its own.
+    #[serde(default)]
+    pub reverse: bool,
+}
+
 /// What a failover would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {

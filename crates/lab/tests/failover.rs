@@ -58,7 +58,7 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     story.commits_and_reverses().await?;
     away.acknowledges(20).await?;
     story.planned(&away, &home).await?;
-    story.commits_and_reverses().await?;
+    story.commits_and_reverses_at_once().await?;
     home.acknowledges(20).await?;
 
     // Its site is gone.
@@ -163,6 +163,8 @@ impl Story<'_, '_> {
         let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
         self.stands(ProtectionState::Committed).await?;
+        let points = self.controller.points("web").await?;
+        ensure!(points.len() == 1, "all points but the newest were dropped: {points:?}");
         let plan: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
         // Disks of 64 and of 32 MiB, of which the guest writes a part.
         let whole = (64 + 32) << 20;
@@ -178,6 +180,18 @@ impl Story<'_, '_> {
         println!("reversed: {} bytes sent, about {about} expected", totals.sent_bytes);
         ensure!(totals.sent_bytes <= about, "more was sent than was expected");
         Ok(())
+    }
+
+    /// One job after the other, and the points that the policy keeps.
+    async fn commits_and_reverses_at_once(&self) -> Result<()> {
+        let keep = ["policy", "change", "fast", "--points-at-commit", "kept"];
+        self.controller.say(&[&keep[..], &["--hydration-rate", "200M"]].concat()).await?;
+        let before = self.controller.points("web").await?.len();
+        let job: Job = self.controller.ask(&["failover", "commit", "web", "--reverse"]).await?;
+        ensure!(job.operation == "reverse-replicate", "{job:?}");
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        ensure!(before > 1, "there were points to keep");
+        self.stands(ProtectionState::Protected).await
     }
 
     /// From what has arrived, with the source's site first cut off, then without

@@ -144,6 +144,13 @@ pub enum Work {
         /// itself.
         recovery: Option<Uuid>,
     },
+    /// Drop the points of a machine whose disks stand for themselves here, all but
+    /// the newest and those that something holds or needs. Answered by
+    /// [`Answer::Dropped`].
+    DropPoints {
+        /// What the machine was made of.
+        recovery: Uuid,
+    },
     /// Hold a point whatever the policy says, or let it go. Answered by
     /// [`Answer::Point`].
     HoldPoint {
@@ -264,6 +271,13 @@ pub enum Answer {
     Point {
         /// The point.
         point: PointMark,
+    },
+    /// Points were dropped.
+    Dropped {
+        /// How many.
+        dropped: u64,
+        /// How many stay.
+        kept: u64,
     },
     /// A machine's disks.
     Weight {

@@ -379,6 +379,7 @@ fn commands_are_given_and_answered_as_ever() {
         Work::HoldPoint { protection, point: 7, hold: Some(Hold::Operator) },
         Work::HoldPoint { protection, point: 7, hold: None },
         Work::Weigh { machine, recovery: Some(recovery) },
+        Work::DropPoints { recovery },
     ];
     for (number, work) in works.into_iter().enumerate() {
         let command = Command { id: id(30), job: id(31), work };
@@ -410,6 +411,7 @@ fn commands_are_given_and_answered_as_ever() {
             written_bytes: Some(1 << 20),
             unusable: None,
         }),
+        done(Answer::Dropped { dropped: 41, kept: 2 }),
     ];
     for (number, outcome) in outcomes.into_iter().enumerate() {
         let answered = Answered { id: id(30), outcome };

@@ -66,6 +66,7 @@ impl Perform for Means {
                 points::adopt(self, *protection, *machine, hold, progress).await
             }
             Work::Weigh { machine, recovery } => weigh::weigh(self, *machine, *recovery).await,
+            Work::DropPoints { recovery } => recoveries.drop_points(*recovery).await,
             Work::HoldPoint { protection, point, hold } => {
                 points::hold(self, *protection, *point, *hold).await
             }
@@ -89,6 +90,7 @@ pub(super) const fn name(work: &Work) -> &'static str {
         Work::Hydrate { .. } => "hydrate",
         Work::AdoptDisks { .. } => "adopt disks",
         Work::Weigh { .. } => "weigh disks",
+        Work::DropPoints { .. } => "drop points",
         Work::HoldPoint { hold: Some(_), .. } => "hold a point",
         Work::HoldPoint { hold: None, .. } => "let a point go",
     }

@@ -66,6 +66,9 @@ pub(super) enum Order {
     /// Make a point of images of this host, without a copy where that can be; and
     /// hold it, if so.
     Adopt(Box<Wish>, Option<Hold>, Answer<PointMark>),
+    /// Drop all points but the newest and those that something holds or needs: how
+    /// many went, how many stay.
+    DropAll(Answer<(u64, u64)>),
     /// Change what holds a point.
     Hold(Cycle, Option<Hold>, Answer<PointMark>),
     Tend,
@@ -219,6 +222,15 @@ impl Keeper {
     /// When they cannot be read, or the store fails.
     pub async fn adopt(&self, wish: Wish, hold: Option<Hold>) -> Result<PointMark, Fault> {
         self.ask(Voice::Own, |answer| Order::Adopt(Box::new(wish), hold, answer)).await
+    }
+
+    /// Drops all points but the newest and those that something holds or needs, and
+    /// gives their room back: how many went, how many stay. Durable on return.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn drop_all(&self) -> Result<(u64, u64), Fault> {
+        self.ask(Voice::Own, Order::DropAll).await
     }
 
     /// Holds a point whatever the policy says, or lets it go. Durable on return.
@@ -391,6 +403,14 @@ impl Worker {
                     None => Ok(mark_of(&point)),
                 });
                 self.tell(answer, adopted);
+            }
+            Order::DropAll(answer) => {
+                let duty = self.shared.duty();
+                let pinned = self.shared.pins.of(duty.protection);
+                let now = milliseconds(OffsetDateTime::now_utc());
+                let dropped = self.with_writer(|writer| tending::drop_all(writer, &pinned, now));
+                self.tell(answer, dropped);
+                self.look();
             }
             Order::Hold(point, hold, answer) => {
                 let held = self.hold(point, hold);

@@ -1,7 +1,7 @@
 //! `lifeboat failover` and `lifeboat reverse`.
 
 use api::failover::{
-    ChangePoint, FailoverKind, NicChoice, OrderFailover, Ordered, Plan, ReversePlan,
+    ChangePoint, FailoverKind, NicChoice, OrderCommit, OrderFailover, Ordered, Plan, ReversePlan,
 };
 use api::job::{Job, Say};
 use api::protection::Protection;
@@ -89,6 +89,9 @@ pub(crate) enum Command {
     Commit {
         /// The machine, as for test
         machine: String,
+        /// Reverse the replication at once after
+        #[arg(long)]
+        reverse: bool,
         #[command(flatten)]
         how: Waits,
     },
@@ -248,9 +251,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             let job: Job = session.post(&path, &ChangePoint { point }).await?;
             follow(session, job, how.waits.no_wait).await
         }
-        Command::Commit { machine, how } => {
+        Command::Commit { machine, reverse, how } => {
             let path = format!("/protections/{}/commit", segment(&machine));
-            let job: Job = session.post(&path, &Say::default()).await?;
+            let wish = OrderCommit { reverse, ..OrderCommit::default() };
+            let job: Job = session.post(&path, &wish).await?;
             follow(session, job, how.no_wait).await
         }
         Command::Undo { machine, how } => {

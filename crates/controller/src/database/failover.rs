@@ -126,7 +126,7 @@ pub struct Failover {
     /// Whether shipping waits until a job lets it go on.
     pub held: bool,
     /// Whether the side that the machine was last failed over from may have what
-    /// never arrived.
+    /// never arrived: unless it is known that the failover was planned.
     pub unsent: bool,
 }
 

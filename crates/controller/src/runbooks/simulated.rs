@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use domain::failover::{Change, Epoch, Event, Kind, Origin, Route, Side, Standing, State, apply};
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::policy::PointsAtCommit;
 use domain::protection::Replication;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jobs::drills::{Played, Rehearsal, rehearse};
-use jobs::{Failure, Fault, Progress, Runbook, Ticket};
+use jobs::{Failure, Fault, JobId, Progress, Runbook, Ticket};
 use time::OffsetDateTime;
 use tokio::task::yield_now;
 use uuid::Uuid;
@@ -60,6 +61,8 @@ struct Scene {
     recovery: Option<Uuid>,
     held: bool,
     unsent: bool,
+    /// The job that was asked to reverse.
+    reversal: Option<JobId>,
     sides: [There; 2],
 }
 
@@ -153,6 +156,13 @@ impl Scene {
                 there.adopted = Some(*lost);
                 Answer::Point { point: point(9) }
             }
+            Work::DropPoints { recovery } => {
+                let alone = there.made.get(recovery).is_some_and(|made| made.alone);
+                if !alone {
+                    return Err(refused("its disks need a point"));
+                }
+                Answer::Dropped { dropped: 1, kept: 1 }
+            }
             Work::Weigh { .. } => {
                 Answer::Weight { bytes: 1, taken_bytes: 1, written_bytes: None, unusable: None }
             }
@@ -178,6 +188,7 @@ impl World for Simulation {
                 target: host(scene.standing.target()),
                 standing: scene.standing,
                 recovery: scene.recovery,
+                at_commit: (None, PointsAtCommit::Dropped),
                 unsent: scene.unsent,
                 ran: Some(true),
             })
@@ -225,6 +236,27 @@ impl World for Simulation {
         .boxed()
     }
 
+    fn reverse<'a>(
+        &'a self,
+        _: &'a Order,
+        job: JobId,
+        _: JobId,
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        async move {
+            yield_now().await;
+            {
+                let mut scene = self.scene();
+                if scene.standing.state != State::Committed {
+                    return Err(Fault::new("LB9001", "reverse", "it is not committed", "Wait."));
+                }
+                scene.reversal = Some(job);
+            }
+            yield_now().await;
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn give<'a>(
         &'a self,
         to: &'a Host,
@@ -254,7 +286,14 @@ struct Rehearsed<R> {
 
 /// What is to be the same after a job that was disturbed: not the epoch, which
 /// each way back raises.
-type Seen = (State, Side, Option<Uuid>, bool, [(bool, BTreeMap<Uuid, Made>, Option<bool>); 2]);
+type Seen = (
+    State,
+    Side,
+    Option<Uuid>,
+    bool,
+    Option<JobId>,
+    [(bool, BTreeMap<Uuid, Made>, Option<bool>); 2],
+);
 
 impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     type Runbook = R;
@@ -275,7 +314,8 @@ impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     fn see(&self, world: &dyn World) -> Seen {
         let scene = seen(world);
         let sides = scene.sides.map(|there| (there.runs(), there.made, there.adopted));
-        (scene.standing.state, scene.standing.source, scene.recovery, scene.held, sides)
+        let held = scene.held;
+        (scene.standing.state, scene.standing.source, scene.recovery, held, scene.reversal, sides)
     }
 
     fn holds(&self, world: &dyn World) -> Result<(), String> {
@@ -324,7 +364,14 @@ fn protected() -> Scene {
     let standing = Standing { state: State::Protected, ..Standing::enabling() };
     let home = There { known: (1, true), original: true, ..There::default() };
     let away = There { known: (1, false), ..There::default() };
-    Scene { standing, recovery: None, held: false, unsent: false, sides: [home, away] }
+    Scene {
+        standing,
+        recovery: None,
+        held: false,
+        unsent: false,
+        reversal: None,
+        sides: [home, away],
+    }
 }
 
 /// Runs at the target, and waits to be committed.
@@ -336,7 +383,14 @@ fn failed_over() -> Scene {
     let home = There { known: (2, false), ..There::default() };
     let away =
         There { known: (2, true), made: BTreeMap::from([(FORMER, made)]), ..There::default() };
-    Scene { standing, recovery: Some(FORMER), held: false, unsent: false, sides: [home, away] }
+    Scene {
+        standing,
+        recovery: Some(FORMER),
+        held: false,
+        unsent: false,
+        reversal: None,
+        sides: [home, away],
+    }
 }
 
 fn passes<R: Runbook<State = Order, World = dyn World>>(
@@ -382,8 +436,10 @@ fn a_change_of_point_ends_with_the_machine_at_the_target() {
 }
 
 #[test]
-fn a_commit_makes_the_disks_stand_for_themselves() {
-    passes(|| commit::Commit, failed_over(), order(), true);
+fn a_commit_makes_the_disks_stand_for_themselves_and_may_ask_for_the_reversal() {
+    for reversal in [None, Some(Uuid::from_u128(11))] {
+        passes(|| commit::Commit, failed_over(), Order { reversal, ..order() }, true);
+    }
 }
 
 #[test]

@@ -121,7 +121,7 @@ mod tests {
     fn after_a_planned_failover_it_is_what_was_written_since() {
         assert_eq!(
             told(&evidence()),
-            "30.0 MiB, 1000 MiB: What differs from the old disks at east is sent. The machine wrote 30.0 MiB at west since its failover, places that it wrote twice counted twice."
+            "30.0 MiB, 1000.0 MiB: What differs from the old disks at east is sent. The machine wrote 30.0 MiB at west since its failover, places that it wrote twice counted twice."
         );
         let disks = Disks { written: Some(mib(5000)), ..evidence().disks.unwrap() };
         let busy = Evidence { disks: Some(disks), ..evidence() };
@@ -133,7 +133,7 @@ mod tests {
         let estimate = estimate(&Evidence { unsent: true, ..evidence() });
         assert_eq!((estimate.about, estimate.at_most), (None, Some(mib(1000))));
         assert!(estimate.basis[2].contains("nobody knows"), "{estimate:?}");
-        assert!(estimate.basis[2].contains("500 MiB"), "{estimate:?}");
+        assert!(estimate.basis[2].contains("500.0 MiB"), "{estimate:?}");
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let gone = OldDisks::Unusable("the hypervisor has no such machine".into());
         assert_eq!(
             told(&Evidence { old: gone, ..evidence() }),
-            "600 MiB, 1000 MiB: Everything is sent: the hypervisor has no such machine."
+            "600.0 MiB, 1000.0 MiB: Everything is sent: the hypervisor has no such machine."
         );
     }
 

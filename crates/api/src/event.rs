@@ -37,11 +37,13 @@ pub enum Aspect {
     Replication,
     /// How healthy it is.
     Health,
+    /// Which points are held, whatever the policy says.
+    HeldPoints,
 }
 
 impl Aspect {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::State, Self::Replication, Self::Health];
+    pub const ALL: [Self; 4] = [Self::State, Self::Replication, Self::Health, Self::HeldPoints];
 
     /// The word as it is sent.
     #[must_use]
@@ -50,6 +52,7 @@ impl Aspect {
             Self::State => "state",
             Self::Replication => "replication",
             Self::Health => "health",
+            Self::HeldPoints => "held-points",
         }
     }
 }

@@ -96,6 +96,18 @@ pub struct ChangePoint {
     pub point: String,
 }
 
+/// Commits a failover.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderCommit {
+    /// Kept with the job.
+    #[serde(default)]
+    pub comment: String,
+    /// Whether the replication is reversed at once after, by a job of its own.
+    #[serde(default)]
+    pub reverse: bool,
+}
+
 /// What a failover would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
@@ -117,6 +129,24 @@ pub struct Plan {
     pub bytes: u64,
     /// What to know before.
     pub remarks: Vec<String>,
+}
+
+/// What a reversal would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReversePlan {
+    /// Where the machine runs.
+    pub from: String,
+    /// Where its points would go.
+    pub to: String,
+    /// The steps, in order.
+    pub steps: Vec<String>,
+    /// About so many bytes are expected to be sent, before compression; absent if
+    /// nobody knows.
+    pub about_bytes: Option<u64>,
+    /// No more than so many; absent if nobody knows.
+    pub at_most_bytes: Option<u64>,
+    /// On what that rests, sentence by sentence.
+    pub basis: Vec<String>,
 }
 
 /// What came of an order.

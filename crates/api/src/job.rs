@@ -48,6 +48,8 @@ pub struct Job {
     pub alive_after_ms: Option<u64>,
     /// Milliseconds from the order to the machine's first sign of life: the RTO.
     pub rto_ms: Option<u64>,
+    /// The job that it orders at its end, if it was told to and has done so.
+    pub next: Option<Uuid>,
     /// What people said about it.
     pub notes: Vec<Note>,
 }

@@ -15,6 +15,15 @@ words! {
     }
 }
 
+words! {
+    /// What becomes, at a commit, of the points that nothing holds: the newest stays
+    /// in any case.
+    PointsAtCommit = domain::policy::PointsAtCommit {
+        Dropped = "dropped",
+        Kept = "kept",
+    }
+}
+
 /// How machines are protected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
@@ -39,6 +48,11 @@ pub struct Policy {
     /// Resynchronisations wait for one of these windows, such as `daily
     /// 22:00-06:00` by the local time of the source's host; for none if empty.
     pub resynchronise_in: Vec<String>,
+    /// At most so many bytes a second when, at a commit, disks are made a machine's
+    /// own; absent for no limit.
+    pub hydration_bytes_per_second: Option<u64>,
+    /// What becomes of points at a commit.
+    pub points_at_commit: PointsAtCommit,
     /// How many protections follow it.
     pub protections: u32,
 }
@@ -100,6 +114,11 @@ pub struct PolicyTerms {
     pub calendar: Option<Vec<BandwidthRule>>,
     /// When resynchronisations may go on, all windows.
     pub resynchronise_in: Option<Vec<String>>,
+    /// At most so many bytes a second when, at a commit, disks are made a machine's
+    /// own; 0 for no limit.
+    pub hydration_bytes_per_second: Option<u64>,
+    /// What becomes of points at a commit.
+    pub points_at_commit: Option<PointsAtCommit>,
 }
 
 /// Makes a policy.
@@ -151,6 +170,8 @@ impl TryFrom<PolicyTerms> for domain::policy::Change {
                 .map(|rules| rules.into_iter().map(rule).collect())
                 .transpose()?,
             resynchronise_in: terms.resynchronise_in.map(windows).transpose()?,
+            hydration: terms.hydration_bytes_per_second.map(ByteCount::new),
+            points_at_commit: terms.points_at_commit.map(Into::into),
         })
     }
 }

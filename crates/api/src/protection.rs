@@ -270,7 +270,7 @@ pub struct Rpo {
 }
 
 /// All disks of a machine at one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryPoint {
     /// Its number in the store.
     pub point: u32,
@@ -281,6 +281,27 @@ pub struct RecoveryPoint {
     pub app_consistent: bool,
     /// Bytes that it took when it arrived.
     pub stored_bytes: u64,
+    /// What holds it, whatever the policy says; absent if nothing does.
+    pub hold: Option<Hold>,
+}
+
+/// What holds a point until an operator lets it go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hold {
+    /// What does.
+    pub by: HoldBy,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// What can hold a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldBy {
+    /// An operator.
+    Operator,
+    /// That its host had it when it was lost, and may never have sent it.
+    Lost,
 }
 
 /// What a target keeps.

@@ -172,6 +172,7 @@ fn point(number: u32, age: i64) -> PointMark {
         instant: OffsetDateTime::now_utc() - Duration::seconds(age),
         app_consistent: false,
         stored_bytes: 4096,
+        hold: None,
     }
 }
 

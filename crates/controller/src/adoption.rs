@@ -210,6 +210,7 @@ mod tests {
             reversed: false,
             state: state.map(|state| Document { format: 1, document: state.into() }),
             recovery: None,
+            unsent: false,
             created: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -19,6 +19,9 @@ use crate::database::events::NewEvent;
 /// How often is looked; what is over sooner is not seen.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How the held points of a machine are told when there are none.
+const NONE_HELD: &str = "none";
+
 type Known = HashMap<(Uuid, Aspect), String>;
 
 /// Notices until it is told to stop.
@@ -60,7 +63,9 @@ fn changes(mut known: Known, now: &[Glance]) -> (Vec<NewEvent>, Known) {
         for aspect in Aspect::ALL {
             let (after, detail) = how(protection, aspect);
             let before = known.insert((protection.id, aspect), after.clone());
-            if before.as_ref() == Some(&after) {
+            // That nothing was ever held is no event.
+            let is_new = aspect != Aspect::HeldPoints || before.is_some() || after != NONE_HELD;
+            if before.as_ref() == Some(&after) || !is_new {
                 continue;
             }
             changes.push(NewEvent {
@@ -84,6 +89,17 @@ fn how(protection: &Glance, aspect: Aspect) -> (String, String) {
             let reasons: Vec<&str> =
                 protection.health.reasons.iter().map(|reason| reason.reason.as_str()).collect();
             (protection.health.level.to_string(), reasons.join("; "))
+        }
+        Aspect::HeldPoints => {
+            let (numbers, reasons): (Vec<_>, Vec<_>) = protection
+                .held
+                .iter()
+                .map(|(point, reason)| (point.to_string(), format!("{point}: {reason}")))
+                .unzip();
+            match numbers.as_slice() {
+                [] => (NONE_HELD.into(), String::new()),
+                numbers => (numbers.join(", "), reasons.join("; ")),
+            }
         }
         Aspect::Replication => match &protection.replication {
             Replication::Waiting => ("waiting".into(), String::new()),

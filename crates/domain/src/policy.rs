@@ -27,6 +27,21 @@ pub struct Policy {
     pub calendar: Vec<BandwidthRule>,
     /// Resynchronisations wait for one of these hours; for none without.
     pub resynchronise_in: Vec<Window>,
+    /// At most so many bytes a second when, at a commit, disks are made a machine's
+    /// own.
+    pub hydration: Option<ByteCount>,
+    /// What becomes of points at a commit.
+    pub points_at_commit: PointsAtCommit,
+}
+
+/// What becomes, at a commit, of the points that nothing holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PointsAtCommit {
+    /// They are dropped, but for the newest.
+    #[default]
+    Dropped,
+    /// They stay.
+    Kept,
 }
 
 /// Which points stay.
@@ -101,6 +116,8 @@ impl Default for Policy {
             bandwidth: None,
             calendar: Vec::new(),
             resynchronise_in: Vec::new(),
+            hydration: None,
+            points_at_commit: PointsAtCommit::Dropped,
         }
     }
 }
@@ -128,6 +145,10 @@ pub struct Change {
     pub calendar: Option<Vec<BandwidthRule>>,
     /// When resynchronisations may go on, all windows.
     pub resynchronise_in: Option<Vec<Window>>,
+    /// Bytes a second at a commit; zero for no limit.
+    pub hydration: Option<ByteCount>,
+    /// What becomes of points at a commit.
+    pub points_at_commit: Option<PointsAtCommit>,
 }
 
 impl Policy {
@@ -152,13 +173,11 @@ impl Policy {
             },
             freeze_limit: change.freeze_limit.unwrap_or(self.freeze_limit),
             compression: change.compression.unwrap_or(self.compression),
-            bandwidth: match change.bandwidth {
-                None => self.bandwidth,
-                Some(none) if none == ByteCount::default() => None,
-                some => some,
-            },
+            bandwidth: limit(change.bandwidth, self.bandwidth),
             calendar: change.calendar.unwrap_or(calendar),
             resynchronise_in: change.resynchronise_in.unwrap_or(hours),
+            hydration: limit(change.hydration, self.hydration),
+            points_at_commit: change.points_at_commit.unwrap_or(self.points_at_commit),
         };
         let flaws = changed.flaws();
         if flaws.is_empty() { Ok(changed) } else { Err(flaws) }
@@ -185,6 +204,9 @@ impl Policy {
         for limit in limits.flatten().filter(|limit| *limit < BANDWIDTH_MIN) {
             flaws.push(Flaw::Bandwidth(limit));
         }
+        if let Some(rate) = self.hydration.filter(|rate| *rate < BANDWIDTH_MIN) {
+            flaws.push(Flaw::Hydration(rate));
+        }
         for windows in [self.calendar.len(), self.resynchronise_in.len()] {
             if windows > WINDOWS_MAX {
                 flaws.push(Flaw::TooManyWindows(windows));
@@ -192,6 +214,14 @@ impl Policy {
         }
         self.retention.find_flaws(&mut flaws);
         flaws
+    }
+}
+
+/// A limit with a change, in which zero takes it away.
+fn limit(change: Option<ByteCount>, now: Option<ByteCount>) -> Option<ByteCount> {
+    match change {
+        None => now,
+        some => some.filter(|limit| *limit != ByteCount::default()),
     }
 }
 
@@ -245,6 +275,9 @@ pub enum Flaw {
     /// Too little to get anything through.
     #[error("a bandwidth limit of {0} a second is too low: from {BANDWIDTH_MIN} on, or none")]
     Bandwidth(ByteCount),
+    /// Too little for a commit to end.
+    #[error("a hydration rate of {0} a second is too low: from {BANDWIDTH_MIN} on, or none")]
+    Hydration(ByteCount),
     /// More than anybody follows.
     #[error("{0} windows of hours are too many: up to {WINDOWS_MAX}")]
     TooManyWindows(usize),
@@ -305,13 +338,16 @@ mod tests {
             .changed(Change {
                 app_consistent: Some(Seconds(3600)),
                 bandwidth: Some(ByteCount::from_kib(1024)),
+                hydration: Some(ByteCount::from_kib(2048)),
                 ..Change::default()
             })
             .unwrap();
+        assert_eq!(with.hydration, Some(ByteCount::from_kib(2048)));
         assert_eq!(with.app_consistent, Some(Seconds(3600)));
         let without = with.changed(Change {
             app_consistent: Some(Seconds(0)),
             bandwidth: Some(ByteCount::new(0)),
+            hydration: Some(ByteCount::new(0)),
             ..Change::default()
         });
         assert_eq!(without, Ok(Policy::default()));
@@ -325,6 +361,7 @@ mod tests {
             app_consistent: Some(Seconds(59)),
             freeze_limit: Some(Seconds(61)),
             bandwidth: Some(ByteCount::new(1000)),
+            hydration: Some(ByteCount::new(9)),
             all: Some(Hours(0)),
             tiers: Some(vec![tier(2, 1), tier(24, 48), tier(24, 72), tier(48, 72)]),
             calendar: Some(vec![BandwidthRule {
@@ -345,6 +382,7 @@ mod tests {
                 "a freeze limit of 61 s is not possible: from 1 s to 1 min is",
                 "a bandwidth limit of 7 B a second is too low: from 64.0 KiB on, or none",
                 "a bandwidth limit of 1000 B a second is too low: from 64.0 KiB on, or none",
+                "a hydration rate of 9 B a second is too low: from 64.0 KiB on, or none",
                 "33 windows of hours are too many: up to 32",
                 "keeping all points for 0 h is not possible: from 1 h to 30 days is",
                 "keeping app-consistent points 4294967295 h longer is too long: up to 3660 days",

@@ -43,7 +43,7 @@ pub struct Asked {
     pub by: String,
     /// What it is done to, as an operator reads it.
     pub target: String,
-    /// The job that it is part of.
+    /// The job that it is part of, whose keys it shares while that is not at its end.
     pub parent: Option<JobId>,
 }
 
@@ -302,7 +302,7 @@ impl Engine {
                 if live.len() >= inner.jobs_max {
                     return Err(Refused::TooMany { limit: inner.jobs_max });
                 }
-                if let Some((key, holder)) = taken(&live, &history.order.keys) {
+                if let Some((key, holder)) = taken(&live, &history.order) {
                     return Err(Refused::KeyTaken { key, holder });
                 }
                 self.drive(&mut live, history, driver, Some(entry));
@@ -566,10 +566,11 @@ fn leave(inner: &Weak<Inner>, job: JobId) {
     }
 }
 
-/// The first key that another job holds already, with that job.
-fn taken(live: &BTreeMap<JobId, Live>, keys: &[Key]) -> Option<(Key, JobId)> {
-    keys.iter().find_map(|key| {
-        let mut holders = live.iter();
+/// The first key that another job holds already, with that job. What a job has part
+/// of it do may have what it holds itself.
+fn taken(live: &BTreeMap<JobId, Live>, order: &Order) -> Option<(Key, JobId)> {
+    order.keys.iter().find_map(|key| {
+        let mut holders = live.iter().filter(|(job, _)| Some(**job) != order.parent);
         let holder = holders.find(|(_, live)| live.keys.iter().any(|held| held.excludes(key)));
         holder.map(|(job, _)| (key.clone(), *job))
     })

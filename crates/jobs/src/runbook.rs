@@ -91,14 +91,15 @@ pub trait Runbook: Sized + Send + Sync + 'static {
         None
     }
 
-    /// Reads a state that this or an older version wrote.
+    /// Reads a state that this or an older version wrote; of an older version that has
+    /// a table, as it stands.
     ///
     /// # Errors
     /// When it cannot be read; the job then waits for a program that can.
     fn read_state(&self, version: u32, state: &serde_json::Value) -> Result<Self::State, Fault> {
         let doing = || format!("read the state of a job of runbook {}", Self::NAME);
         let advice = "Run the version of the program that began the job.";
-        if version != Self::VERSION {
+        if version != Self::VERSION && self.older_table(version).is_none() {
             let cause = format!("version {version} wrote it, this is {}", Self::VERSION);
             return Err(Fault::new(code::STATE_UNREADABLE, doing(), cause, advice));
         }

@@ -86,6 +86,23 @@ async fn a_job_survives_its_engine_and_holds_its_keys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn part_of_a_job_may_have_what_that_holds() {
+    let (journal, house) = (Arc::new(MemoryJournal::default()), lit_house());
+    let engine = engine(&journal, &house, Defect::None).await;
+    engine.order::<MoveLamp>(job(1), asked(), &Moving::new()).await.unwrap();
+    until(&engine, job(1), waits).await;
+    let part = Asked { parent: Some(job(1)), ..asked() };
+    engine.order::<MoveLamp>(job(2), part.clone(), &Moving::new()).await.unwrap();
+    until(&engine, job(2), waits).await;
+    // But not what another holds, and be it another part.
+    let refused = engine.order::<MoveLamp>(job(3), part, &Moving::new()).await;
+    assert!(
+        matches!(refused, Err(Refused::KeyTaken { holder, .. }) if holder == job(2)),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_order_can_be_repeated_and_a_finished_job_ordered_again() {
     let (journal, house) = (Arc::new(MemoryJournal::default()), lit_house());
     let engine = engine(&journal, &house, Defect::None).await;

@@ -1,13 +1,17 @@
 //! A machine goes to the other side and comes back: test, planned, undone,
-//! committed, reversed, home again; and unplanned, with its site gone.
+//! committed, reversed, home again; and unplanned, with its site gone, whose
+//! unsent writes are held when it returns.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api::List;
+use api::event::{Aspect, Event};
+use api::failover::ReversePlan;
 use api::job::{Job, JobState};
-use api::protection::ProtectionState;
-use lab::product::{Controller, Deployment};
-use lab::{Guest, Lab, Site, Size as _, guest, wait_for};
+use api::protection::{HoldBy, ProtectionState};
+use lab::product::{Controller, Deployment, Points};
+use lab::{Guest, Lab, Site, SiteName, Size as _, guest, wait_for};
 
 const SOON: Duration = Duration::from_secs(90);
 const STORY: &str = "a machine fails over and comes home";
@@ -54,12 +58,12 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     story.commits_and_reverses().await?;
     away.acknowledges(20).await?;
     story.planned(&away, &home).await?;
-    story.commits_and_reverses().await?;
+    story.commits_and_reverses_at_once().await?;
     home.acknowledges(20).await?;
 
     // Its site is gone.
     story.points(2).await?;
-    story.unplanned(&lab, &home, &away).await?;
+    let written = story.unplanned(&lab, &home, &away).await?;
 
     // The lost site returns: the machine stays down there.
     lab.east().power_on().await?;
@@ -70,6 +74,8 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     })
     .await?;
     ensure!(!runs(&home).await? && away.is_running().await?, "never two sides");
+    story.what_was_never_sent_is_held(&lab, written).await?;
+    away.acknowledges(20).await?;
 
     east.stop().await?;
     west.stop().await?;
@@ -153,21 +159,50 @@ impl Story<'_, '_> {
     }
 
     async fn commits_and_reverses(&self) -> Result<()> {
+        let pending: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
         let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
         self.stands(ProtectionState::Committed).await?;
+        let points = self.controller.points("web").await?;
+        ensure!(points.len() == 1, "all points but the newest were dropped: {points:?}");
+        let plan: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
+        // Disks of 64 and of 32 MiB, of which the guest writes a part.
+        let whole = (64 + 32) << 20;
+        for plan in [&pending, &plan] {
+            ensure!(plan.at_most_bytes == Some(whole), "{plan:?}");
+            ensure!(plan.about_bytes.is_some_and(|about| (1..=whole).contains(&about)), "{plan:?}");
+        }
         let job: Job = self.controller.ask(&["reverse", "web"]).await?;
         ensure!(job.state == JobState::Succeeded, "{job:?}");
         self.stands(ProtectionState::Protected).await?;
         let totals = self.controller.protection("web").await?.totals.context("figures")?;
-        println!("reversed: {} bytes sent", totals.sent_bytes);
+        let about = plan.about_bytes.context("an estimate")?;
+        println!("reversed: {} bytes sent, about {about} expected", totals.sent_bytes);
+        ensure!(totals.sent_bytes <= about, "more was sent than was expected");
         Ok(())
     }
 
-    /// From what has arrived, with the source's site without power.
-    async fn unplanned(&self, lab: &Lab, from: &Guest, to: &Guest) -> Result<()> {
+    /// One job after the other, and the points that the policy keeps.
+    async fn commits_and_reverses_at_once(&self) -> Result<()> {
+        let keep = ["policy", "change", "fast", "--points-at-commit", "kept"];
+        self.controller.say(&[&keep[..], &["--hydration-rate", "200M"]].concat()).await?;
+        let before = self.controller.points("web").await?.len();
+        let job: Job = self.controller.ask(&["failover", "commit", "web", "--reverse"]).await?;
+        ensure!(job.operation == "reverse-replicate", "{job:?}");
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        ensure!(before > 1, "there were points to keep");
+        self.stands(ProtectionState::Protected).await
+    }
+
+    /// From what has arrived, with the source's site first cut off, then without
+    /// power. What the guest had acknowledged there at last.
+    async fn unplanned(&self, lab: &Lab, from: &Guest, to: &Guest) -> Result<u64> {
         let point = self.controller.protection("web").await?.newest.context("a point")?;
+        lab.wan().cut(SiteName::East).await?;
+        from.acknowledges(20).await?;
         lab.east().cut_power().await?;
+        lab.wan().restore(SiteName::East).await?;
+        let written = from.acknowledged()?;
         wait_for("the source's agent to be missed", SOON, async || {
             let health = self.controller.protection("web").await?.health;
             let missed = |reason: &api::protection::HealthReason| reason.reason.contains("east");
@@ -186,13 +221,49 @@ impl Story<'_, '_> {
         ensure!(chosen >= point.instant, "an older point than the newest was chosen");
         let report = to.boot_check()?;
         ensure!(report.is_clean(), "{report}");
-        println!(
-            "unplanned: {} of {} records, RTO {:?} ms",
-            report.last,
-            from.acknowledged()?,
-            job.rto_ms
-        );
+        ensure!(report.last < written, "{report}: nothing was left unsent");
+        println!("unplanned: {} of {written} records, RTO {:?} ms", report.last, job.rto_ms);
         to.acknowledges(20).await?;
+        Ok(written)
+    }
+
+    /// The lost site is back: what its disks have, sent or not, becomes a point that
+    /// stays until it is released.
+    async fn what_was_never_sent_is_held(&self, lab: &Lab, written: u64) -> Result<()> {
+        let job: Job = self.controller.ask(&["failover", "commit", "web"]).await?;
+        ensure!(job.state == JobState::Succeeded, "{job:?}");
+        let plan: ReversePlan = self.controller.ask(&["reverse", "web", "--plan"]).await?;
+        let is_told = plan.basis.iter().any(|text| text.contains("nobody knows"));
+        ensure!(plan.about_bytes.is_none() && is_told, "{plan:?}");
+        let job: Job = self.controller.ask(&["reverse", "web"]).await?;
+        ensure!(job.state == JobState::SucceededWithWarnings, "{job:?}");
+        let told: Vec<&String> = job.steps.iter().flat_map(|step| &step.warnings).collect();
+        let points = self.controller.points("web").await?;
+        let held = points.iter().find(|point| point.hold.is_some()).context("a held point")?;
+        ensure!(held.hold.as_ref().is_some_and(|hold| hold.by == HoldBy::Lost), "{held:?}");
+        let number = held.point.to_string();
+        let release = ["point", "release", "web", number.as_str()];
+        ensure!(told.iter().any(|text| text.ends_with(&release.join(" "))), "{told:?}");
+        let last = Points::at(lab.east()).is_a_state("web", held.point.into(), 2)?;
+        ensure!(last >= written, "the held point has {last} of {written} records");
+        println!("held: point {number}, {last} records");
+
+        self.held_points_become(&number).await?;
+        self.stands(ProtectionState::Protected).await?;
+        self.controller.say(&release).await?;
+        self.held_points_become("none").await?;
+        let points = self.controller.points("web").await?;
+        ensure!(points.iter().all(|point| point.hold.is_none()), "{points:?}");
         Ok(())
+    }
+
+    /// Waits for the event.
+    async fn held_points_become(&self, after: &str) -> Result<()> {
+        wait_for(&format!("the event that held points are {after}"), SOON, async || {
+            let events: List<Event> = self.controller.ask(&["event", "list"]).await?;
+            let newest = events.items.iter().find(|event| event.aspect == Aspect::HeldPoints);
+            Ok(newest.is_some_and(|event| event.after == after).then_some(()))
+        })
+        .await
     }
 }

@@ -186,7 +186,7 @@ async fn a_source_gives_its_last_and_its_disks_are_used_again() -> Result<()> {
     let keeping = keeping(BACK, &machine.to_string(), "web", &west.host_id()?);
     tell(&mut east, &[], &[keeping]).await?;
     let back = ProtectionId::new(BACK.parse()?);
-    let adopt = Work::AdoptDisks { protection: back, machine };
+    let adopt = Work::AdoptDisks { protection: back, machine, lost: false };
     let adopted = point(command(&east, adopt.clone()).await?)?;
     ensure!(point(command(&east, adopt).await?)? == adopted, "done once");
     let old = Points::at(lab.east());

@@ -147,6 +147,7 @@ impl Writer {
             } else {
                 match found.hold {
                     Hold::Operator => Some("an operator holds it"),
+                    Hold::Lost => Some("a site had it when it was lost"),
                     Hold::Until(instant) if now < instant => Some("it is write-once"),
                     Hold::Until(_) | Hold::None => None,
                 }

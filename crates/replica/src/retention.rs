@@ -76,6 +76,8 @@ pub enum Reason {
     Synchronisation,
     /// An operator holds it.
     Operator,
+    /// A site had it when it was lost.
+    Lost,
     /// It was promised not to be deleted yet.
     WriteOnce,
     /// Its label is later than now.
@@ -101,6 +103,7 @@ impl fmt::Display for Verdict {
             Reason::View => "somebody reads it",
             Reason::Synchronisation => "a synchronisation needs it",
             Reason::Operator => "held by an operator",
+            Reason::Lost => "what a lost site had",
             Reason::WriteOnce => "write-once",
             Reason::FromTheFuture => "from the future",
             Reason::ClockJumped => "the clock jumped",
@@ -172,6 +175,7 @@ fn pinned(point: &Point, needs: Needs<'_>, now: i64) -> Option<Reason> {
     }
     match point.hold {
         Hold::Operator => Some(Reason::Operator),
+        Hold::Lost => Some(Reason::Lost),
         Hold::Until(instant) if now < instant => Some(Reason::WriteOnce),
         Hold::Until(_) | Hold::None => None,
     }
@@ -259,17 +263,18 @@ mod tests {
 
     #[test]
     fn whoever_needs_a_point_keeps_it() {
-        let mut points = points(&[900, 900, 900, 900, 900, 900, 1]);
+        let mut points = points(&[900, 900, 900, 900, 900, 900, 900, 1]);
         points[2].hold = Hold::Operator;
         points[3].hold = Hold::Until(NOW + 1);
         points[4].hold = Hold::Until(NOW - HOUR);
         points[5].consistency = Consistency::App;
+        points[6].hold = Hold::Lost;
         let needs = Needs { views: &[Cycle(1)], synchronisations: &[Cycle(2)] };
         assert_eq!(
             render(&points, needs, on_time()),
             "keep (somebody reads it), keep (a synchronisation needs it), \
              keep (held by an operator), keep (write-once), drop (past retention), \
-             keep (app-consistent), keep (newest)"
+             keep (app-consistent), keep (what a lost site had), keep (newest)"
         );
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::message::Refused;
-use crate::replication::{PointMark, Progress, plain};
+use crate::replication::{Hold, PointMark, Progress, plain};
 
 /// A step that an agent does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,38 @@ pub enum Work {
         /// The machine.
         #[serde(with = "plain::machine")]
         machine: MachineUuid,
+        /// Whether they may have what never arrived, because the site was lost: the
+        /// point is held then, before it is answered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lost: bool,
+    },
+    /// Tell how much a machine's disks hold here. Answered by
+    /// [`Answer::Weight`].
+    Weigh {
+        /// The machine.
+        #[serde(with = "plain::machine")]
+        machine: MachineUuid,
+        /// What it was made of here; without, the disks count that it has here by
+        /// itself.
+        recovery: Option<Uuid>,
+    },
+    /// Drop the points of a machine whose disks stand for themselves here, all but
+    /// the newest and those that something holds or needs. Answered by
+    /// [`Answer::Dropped`].
+    DropPoints {
+        /// What the machine was made of.
+        recovery: Uuid,
+    },
+    /// Hold a point whatever the policy says, or let it go. Answered by
+    /// [`Answer::Point`].
+    HoldPoint {
+        /// The protection.
+        #[serde(with = "plain::protection")]
+        protection: ProtectionId,
+        /// The point.
+        point: u32,
+        /// What holds it from now on; nothing lets it go.
+        hold: Option<Hold>,
     },
 }
 
@@ -239,6 +271,25 @@ pub enum Answer {
     Point {
         /// The point.
         point: PointMark,
+    },
+    /// Points were dropped.
+    Dropped {
+        /// How many.
+        dropped: u64,
+        /// How many stay.
+        kept: u64,
+    },
+    /// A machine's disks.
+    Weight {
+        /// Bytes that the guest sees.
+        bytes: u64,
+        /// Bytes that they take.
+        taken_bytes: u64,
+        /// Bytes that the machine wrote since it was made of a point, the same
+        /// place twice counted twice; none if that is not known.
+        written_bytes: Option<u64>,
+        /// Why no point can be made of them; all numbers are 0 then.
+        unusable: Option<String>,
     },
     /// Points, the oldest first.
     Points {

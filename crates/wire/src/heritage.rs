@@ -48,6 +48,9 @@ pub struct Heritage {
     /// What it was made of at the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Uuid>,
+    /// Whether the side that it was last failed over from may have what never
+    /// arrived.
+    pub unsent: bool,
     /// When it was protected.
     #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,

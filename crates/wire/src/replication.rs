@@ -367,6 +367,19 @@ pub struct PointMark {
     pub app_consistent: bool,
     /// Bytes that it took when it arrived.
     pub stored_bytes: u64,
+    /// What holds it, whatever the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// What holds a point until an operator lets it go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// An operator.
+    Operator,
+    /// That its host had it when it was lost, and may never have sent it.
+    Lost,
 }
 
 impl PointMark {
@@ -374,8 +387,23 @@ impl PointMark {
     #[must_use]
     pub fn of(point: &Sealed) -> Self {
         let Sealed { point, instant, app_consistent, stored_bytes } = *point;
-        Self { point, instant: units::instant(instant), app_consistent, stored_bytes }
+        let instant = units::instant(instant);
+        Self { point, instant, app_consistent, stored_bytes, hold: None }
     }
+}
+
+/// Of all points, the oldest first, those that are told in reports: the newest,
+/// and of what is held as much as there is room for.
+#[must_use]
+pub fn points_told(mut points: Vec<PointMark>) -> Vec<PointMark> {
+    let mut surplus = points.len().saturating_sub(POINTS_TOLD);
+    points.retain(|point| {
+        let goes = surplus > 0 && point.hold.is_none();
+        surplus -= usize::from(goes);
+        !goes
+    });
+    points.drain(..surplus);
+    points
 }
 
 /// How far a copy is, or a cycle that takes its time.
@@ -452,7 +480,7 @@ pub struct KeepingReport {
     pub protection: ProtectionId,
     /// Where the points lie.
     pub folder: String,
-    /// The newest points, the oldest of them first; at most [`POINTS_TOLD`].
+    /// As [`points_told`] has them, at most [`POINTS_TOLD`].
     pub points: Vec<PointMark>,
     /// How many there are.
     pub count: u64,
@@ -515,4 +543,30 @@ pub(crate) mod plain {
     plain_id!(protection, domain::id::ProtectionId);
     plain_id!(machine, domain::id::MachineUuid);
     plain_id!(host, domain::id::HostId);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_points_are_told_before_others_that_are_newer() {
+        let point = |number: u32| PointMark {
+            point: number,
+            instant: OffsetDateTime::UNIX_EPOCH,
+            app_consistent: false,
+            stored_bytes: 1,
+            hold: (number == 7).then_some(Hold::Lost),
+        };
+        let all: Vec<PointMark> = (1..=POINTS_TOLD as u32 + 20).map(point).collect();
+        let told = points_told(all);
+        assert_eq!(told.len(), POINTS_TOLD);
+        assert_eq!(told.first().map(|first| first.point), Some(7));
+        assert_eq!(told.get(1).map(|second| second.point), Some(22));
+        let held = |point: PointMark| PointMark { hold: Some(Hold::Operator), ..point };
+        let all: Vec<PointMark> = (1..=POINTS_TOLD as u32 + 20).map(point).map(held).collect();
+        let told = points_told(all);
+        assert_eq!((told.len(), told.first().map(|first| first.point)), (POINTS_TOLD, Some(21)));
+        assert_eq!(points_told(vec![point(1), point(7)]).len(), 2);
+    }
 }

@@ -20,7 +20,7 @@ use wire::message::{
     Refused, SecretText, Welcome,
 };
 use wire::replication::{
-    BandwidthRule, Compression, CycleFigures, Duties, ImportReport, ImportStage, Keeping,
+    BandwidthRule, Compression, CycleFigures, Duties, Hold, ImportReport, ImportStage, Keeping,
     KeepingReport, OfflineCopy, Ownership, Phase, PointMark, Progress, Replication, Retention,
     RetentionTier, Shipping, ShippingPolicy, ShippingReport, Totals, Trouble, VerifiedDisk,
     VerifyReport, Window,
@@ -185,6 +185,7 @@ fn heritage() -> Heritage {
         reversed: true,
         state: Some(Document { format: 1, document: r#"{"state":"committed"}"#.into() }),
         recovery: Some(id(17)),
+        unsent: true,
         created: at(),
     }
 }
@@ -255,9 +256,13 @@ fn a_newer_side_may_say_more_and_a_secret_is_not_shown() {
     assert!(!format!("{:?}", SecretText("lbe.secret".into())).contains("secret"));
 }
 
+fn point() -> PointMark {
+    PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096, hold: None }
+}
+
 #[test]
 fn replication_is_wished_and_told_as_ever() {
-    let point = PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096 };
+    let point = point();
     let refused = Refused {
         code: "LB6001".into(),
         doing: "ship machine web".into(),
@@ -405,14 +410,19 @@ fn commands_are_given_and_answered_as_ever() {
         Work::StopRecovered { recovery },
         Work::Discard { recovery },
         Work::Hydrate { recovery, bytes_per_second: None },
-        Work::AdoptDisks { protection, machine },
+        Work::AdoptDisks { protection, machine, lost: false },
+        Work::AdoptDisks { protection, machine, lost: true },
+        Work::HoldPoint { protection, point: 7, hold: Some(Hold::Operator) },
+        Work::HoldPoint { protection, point: 7, hold: None },
+        Work::Weigh { machine, recovery: Some(recovery) },
+        Work::DropPoints { recovery },
     ];
     for (number, work) in works.into_iter().enumerate() {
         let command = Command { id: id(30), job: id(31), work };
         let name = format!("controller-command-3-{number}");
         keeps(&name, &ControllerMessage::Command(Box::new(command)));
     }
-    let point = PointMark { point: 7, instant: at(), app_consistent: true, stored_bytes: 4096 };
+    let point = point();
     let done = |answer| Outcome::Done { answer };
     let outcomes = [
         Outcome::Working { progress: Some(Progress { done: 1, total: 2, seconds_left: None }) },
@@ -430,6 +440,14 @@ fn commands_are_given_and_answered_as_ever() {
                 advice: "Rename the other.".into(),
             },
         },
+        done(Answer::Point { point: PointMark { hold: Some(Hold::Lost), ..point } }),
+        done(Answer::Weight {
+            bytes: 1 << 30,
+            taken_bytes: 1 << 29,
+            written_bytes: Some(1 << 20),
+            unusable: None,
+        }),
+        done(Answer::Dropped { dropped: 41, kept: 2 }),
     ];
     for (number, outcome) in outcomes.into_iter().enumerate() {
         let answered = Answered { id: id(30), outcome };

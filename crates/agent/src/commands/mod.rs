@@ -32,6 +32,7 @@ pub mod attending;
 pub mod control;
 mod points;
 mod source;
+mod weigh;
 pub mod work;
 
 /// Commands that are done at the same time.

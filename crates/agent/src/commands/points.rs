@@ -1,5 +1,5 @@
-//! Points by command: telling all of them, making one now, and making one of
-//! disks that are there.
+//! Points by command: telling all of them, making one now, making one of disks
+//! that are there, and holding one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use replica::offline_copy::ImageKind;
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use wire::command::Answer;
-use wire::replication::{PointMark, Progress};
+use wire::replication::{Hold, Progress};
 
 use super::work::Means;
 use crate::capture::{Capture as _, machine};
@@ -66,11 +66,28 @@ async fn while_telling<T>(
     }
 }
 
-/// The disks that a machine has here become a point.
+/// What the policy says of a point counts no more, or again.
+pub(super) async fn hold(
+    means: &Means,
+    protection: ProtectionId,
+    point: u32,
+    hold: Option<Hold>,
+) -> Result<Answer, Fault> {
+    let doing = match hold {
+        Some(_) => format!("hold point {point}"),
+        None => format!("let point {point} go"),
+    };
+    let keeper = means.keepers.get(protection).ok_or_else(|| not_kept(&doing, protection))?;
+    Ok(Answer::Point { point: keeper.hold(point, hold).await? })
+}
+
+/// The disks that a machine has here become a point, which is held if `hold` says
+/// so.
 pub(super) async fn adopt(
     means: &Means,
     protection: ProtectionId,
     machine: MachineUuid,
+    hold: Option<Hold>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Answer, Fault> {
     let doing = format!("make a point of the disks of machine {machine}");
@@ -108,11 +125,13 @@ pub(super) async fn adopt(
     let wish = spawn_blocking(move || wish(images, xml)).await;
     let wish = wish.map_err(|error| Fault::internal(&doing, &error))?;
     let wish = wish.map_err(|cause| image_unreadable(&doing, cause))?;
-    let point = while_telling(keeper.adopt(wish), || keeper.adopting(), progress).await?;
-    Ok(Answer::Point { point: PointMark::of(&point) })
+    let adopted = keeper.adopt(wish, hold);
+    let point = while_telling(adopted, || keeper.adopting(), progress).await?;
+    Ok(Answer::Point { point })
 }
 
-fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {
+/// The images of the machine's disks, in order.
+pub(super) fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {
     let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
     let machine = parse(xml, aspects).map_err(|error| Fault::internal(doing, &error))?;
     let image = |disk: domain::machine::Disk| match (&disk.source, &disk.format) {

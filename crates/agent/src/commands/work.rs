@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use domain::fault::Fault;
 use wire::command::{Answer, Command, Work};
-use wire::replication::Progress;
+use wire::replication::{Hold, Progress};
 
-use super::{Perform, points, source};
+use super::{Perform, points, source, weigh};
 use crate::capture::CaptureSettings;
 use crate::epochs::Epochs;
 use crate::hypervisor::operating::Operating;
@@ -61,8 +61,14 @@ impl Perform for Means {
             Work::Hydrate { recovery, bytes_per_second } => {
                 recoveries.hydrate(*recovery, *bytes_per_second, progress).await
             }
-            Work::AdoptDisks { protection, machine } => {
-                points::adopt(self, *protection, *machine, progress).await
+            Work::AdoptDisks { protection, machine, lost } => {
+                let hold = lost.then_some(Hold::Lost);
+                points::adopt(self, *protection, *machine, hold, progress).await
+            }
+            Work::Weigh { machine, recovery } => weigh::weigh(self, *machine, *recovery).await,
+            Work::DropPoints { recovery } => recoveries.drop_points(*recovery).await,
+            Work::HoldPoint { protection, point, hold } => {
+                points::hold(self, *protection, *point, *hold).await
             }
         }
     }
@@ -83,5 +89,9 @@ pub(super) const fn name(work: &Work) -> &'static str {
         Work::Discard { .. } => "discard",
         Work::Hydrate { .. } => "hydrate",
         Work::AdoptDisks { .. } => "adopt disks",
+        Work::Weigh { .. } => "weigh disks",
+        Work::DropPoints { .. } => "drop points",
+        Work::HoldPoint { hold: Some(_), .. } => "hold a point",
+        Work::HoldPoint { hold: None, .. } => "let a point go",
     }
 }

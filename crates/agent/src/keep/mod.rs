@@ -162,7 +162,7 @@ impl Keepers {
             }
         };
         let points = store.points();
-        Ok(Some(points.iter().map(|point| PointMark::of(&thread::sealed_of(point))).collect()))
+        Ok(Some(points.iter().map(thread::mark_of).collect()))
     }
 
     /// How all of them are.

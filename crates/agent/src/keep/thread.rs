@@ -16,9 +16,9 @@ use domain::fault::{Code, Fault};
 use domain::units::milliseconds;
 use replica::error::{StoreError, StoreResult};
 use replica::format::Digest;
-use replica::format::manifest::Point;
+use replica::format::manifest::{self, Point};
 use replica::format::record::{Codec, Consistency};
-use replica::geometry::DiskNumber;
+use replica::geometry::{Cycle, DiskNumber};
 use replica::import::Wish;
 use replica::medium::folder::Folder;
 use replica::offline_copy::Stopped;
@@ -32,8 +32,8 @@ use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 use wire::data::{Open, Pages, Range, Seal, Sealed};
 use wire::replication::{
-    ImportReport, ImportStage, Keeping, KeepingReport, OfflineCopy, POINTS_TOLD, PointMark,
-    Progress, Trouble,
+    Hold, ImportReport, ImportStage, Keeping, KeepingReport, OfflineCopy, PointMark, Progress,
+    Trouble, points_told,
 };
 
 use super::fault::of_store;
@@ -63,8 +63,14 @@ pub(super) enum Order {
     Seal(Seal, Answer<Sealed>),
     /// Take in a first copy that was carried here.
     Import(OfflineCopy),
-    /// Make a point of images of this host, without a copy where that can be.
-    Adopt(Box<Wish>, Answer<Sealed>),
+    /// Make a point of images of this host, without a copy where that can be; and
+    /// hold it, if so.
+    Adopt(Box<Wish>, Option<Hold>, Answer<PointMark>),
+    /// Drop all points but the newest and those that something holds or needs: how
+    /// many went, how many stay.
+    DropAll(Answer<(u64, u64)>),
+    /// Change what holds a point.
+    Hold(Cycle, Option<Hold>, Answer<PointMark>),
     Tend,
 }
 
@@ -209,12 +215,32 @@ impl Keeper {
     }
 
     /// Makes a point of images of this host that nobody writes to any more:
-    /// without a copy, where that can be. Done once for the same images.
+    /// without a copy, where that can be. Done once for the same images. Held if
+    /// `hold` says so; durable on return.
     ///
     /// # Errors
     /// When they cannot be read, or the store fails.
-    pub async fn adopt(&self, wish: Wish) -> Result<Sealed, Fault> {
-        self.ask(Voice::Own, |answer| Order::Adopt(Box::new(wish), answer)).await
+    pub async fn adopt(&self, wish: Wish, hold: Option<Hold>) -> Result<PointMark, Fault> {
+        self.ask(Voice::Own, |answer| Order::Adopt(Box::new(wish), hold, answer)).await
+    }
+
+    /// Drops all points but the newest and those that something holds or needs, and
+    /// gives their room back: how many went, how many stay. Durable on return.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn drop_all(&self) -> Result<(u64, u64), Fault> {
+        self.ask(Voice::Own, Order::DropAll).await
+    }
+
+    /// Holds a point whatever the policy says, or lets it go. Durable on return.
+    ///
+    /// # Errors
+    /// [`Code::PointUnknown`]; or the store fails.
+    pub async fn hold(&self, point: u32, hold: Option<Hold>) -> Result<PointMark, Fault> {
+        let asked = self.ask(Voice::Own, |answer| Order::Hold(Cycle(point), hold, answer));
+        let asked = timeout(PATIENCE, asked).await;
+        asked.unwrap_or_else(|_| Err(slow(&self.duty().name)))
     }
 
     /// How far that is.
@@ -371,9 +397,24 @@ impl Worker {
                 self.look();
             }
             Order::Import(copy) => self.import(&copy),
-            Order::Adopt(wish, answer) => {
-                let adopted = self.adopt(&wish);
+            Order::Adopt(wish, hold, answer) => {
+                let adopted = self.adopt(&wish).and_then(|point| match hold {
+                    Some(_) => self.hold(point.cycle, hold),
+                    None => Ok(mark_of(&point)),
+                });
                 self.tell(answer, adopted);
+            }
+            Order::DropAll(answer) => {
+                let duty = self.shared.duty();
+                let pinned = self.shared.pins.of(duty.protection);
+                let now = milliseconds(OffsetDateTime::now_utc());
+                let dropped = self.with_writer(|writer| tending::drop_all(writer, &pinned, now));
+                self.tell(answer, dropped);
+                self.look();
+            }
+            Order::Hold(point, hold, answer) => {
+                let held = self.hold(point, hold);
+                self.tell(answer, held);
             }
             Order::Tend => self.tend(),
         }
@@ -488,7 +529,36 @@ impl Worker {
         self.shared.changed.send_replace(());
     }
 
-    fn adopt(&mut self, wish: &Wish) -> Result<Sealed, Fault> {
+    fn hold(&mut self, point: Cycle, hold: Option<Hold>) -> Result<PointMark, Fault> {
+        let store_hold = match hold {
+            None => manifest::Hold::None,
+            Some(Hold::Operator) => manifest::Hold::Operator,
+            Some(Hold::Lost) => manifest::Hold::Lost,
+        };
+        let held = self.with_writer(|writer| {
+            let found = match writer.store().point(point) {
+                // What is not there is no failure of the store.
+                Err(StoreError::NoSuchPoint(_)) => return Ok(None),
+                found => found?,
+            };
+            if found.hold != store_hold {
+                writer.hold(point, store_hold)?;
+            }
+            writer.store().point(point).map(Some)
+        })?;
+        self.look();
+        held.map(|point| mark_of(&point)).ok_or_else(|| {
+            let machine = self.shared.duty().name;
+            Fault::new(
+                Code::PointUnknown,
+                format!("change what holds point {} of machine {machine}", point.0),
+                "there is no such point",
+                format!("Choose one of: lifeboat point list {machine}."),
+            )
+        })
+    }
+
+    fn adopt(&mut self, wish: &Wish) -> Result<Point, Fault> {
         self.with_writer(|_| Ok(()))?;
         let name = self.shared.duty().name;
         let shared = Arc::clone(&self.shared);
@@ -506,7 +576,7 @@ impl Worker {
             self.writer = None;
         }
         self.look();
-        adopted.map(|point| sealed_of(&point))
+        adopted
     }
 
     fn tend(&mut self) {
@@ -551,9 +621,7 @@ impl Worker {
         let usage = store.usage();
         let mut report = self.shared.report();
         report.count = points.len() as u64;
-        let told = points.len().saturating_sub(POINTS_TOLD);
-        report.points =
-            points.iter().skip(told).map(|point| PointMark::of(&sealed_of(point))).collect();
+        report.points = points_told(points.iter().map(mark_of).collect());
         report.used_bytes = usage.data + usage.index;
         report.free_bytes = free_at(&self.shared.folder);
         self.shared.changed.send_replace(());
@@ -578,6 +646,17 @@ pub(super) fn sealed_of(point: &Point) -> Sealed {
         app_consistent: point.consistency == Consistency::App,
         stored_bytes: point.stored,
     }
+}
+
+/// A point as it is told of.
+pub(super) fn mark_of(point: &Point) -> PointMark {
+    let hold = match point.hold {
+        // A promise to keep it until an instant is no operator's to take back.
+        manifest::Hold::None | manifest::Hold::Until(_) => None,
+        manifest::Hold::Operator => Some(Hold::Operator),
+        manifest::Hold::Lost => Some(Hold::Lost),
+    };
+    PointMark { hold, ..PointMark::of(&sealed_of(point)) }
 }
 
 /// How long anybody waits for a store.

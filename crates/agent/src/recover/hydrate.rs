@@ -64,6 +64,7 @@ impl Recoveries {
         {
             let _turn = self.turn(id).await;
             self.serve(&record).await?;
+            self.note_written(&doing, id).await?;
         }
         let total = record.disks.iter().map(|disk| disk.size).sum();
         let mut done = 0;
@@ -76,6 +77,46 @@ impl Recoveries {
         }
         self.stand(&doing, id).await?;
         Ok(Answer::Done)
+    }
+
+    /// Writes down how much it wrote so far, which its files alone tell until the
+    /// point is brought into them; once.
+    async fn note_written(&self, doing: &str, id: Uuid) -> Result<(), Fault> {
+        let mut record = self.known(doing, id)?;
+        if record.written.is_none() {
+            record.written = Some(self.measure(doing, &record).await?);
+            self.0.records.keep(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the points of a machine that needs them no more, but for the newest and
+    /// those that something holds or needs. May be repeated.
+    ///
+    /// # Errors
+    /// [`Code::HydrationFailed`] while its disks do not stand for themselves; or the
+    /// store fails.
+    pub async fn drop_points(&self, id: Uuid) -> Result<Answer, Fault> {
+        let doing = "drop the points of a machine";
+        let record = self.known(doing, id)?;
+        if record.stage != Stage::Standing || !record.production {
+            return Err(Fault::new(
+                Code::HydrationFailed,
+                doing,
+                format!("the disks of {} do not stand for themselves", record.name),
+                "Its points stay; make its disks its own first: lifeboat agent hydrate.",
+            ));
+        }
+        let keeper = self.0.keepers.get(record.protection()).ok_or_else(|| {
+            Fault::new(
+                Code::NotKeptHere,
+                doing,
+                format!("this host keeps no points of protection {}", record.protection()),
+                "They were kept here before, and are dropped as the policy says when they are again.",
+            )
+        })?;
+        let (dropped, kept) = keeper.drop_all().await?;
+        Ok(Answer::Dropped { dropped, kept })
     }
 
     /// One disk.

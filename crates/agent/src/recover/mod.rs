@@ -46,6 +46,7 @@ mod hydrate;
 mod life;
 pub mod record;
 mod serve;
+mod written;
 
 /// Pauses between attempts to serve a point again after a restart.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

@@ -44,6 +44,9 @@ pub struct Record {
     pub earlier: Option<Earlier>,
     /// How far it is.
     pub stage: Stage,
+    /// What the machine had written when its disks began to be made its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
     /// When it was last started, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<i64>,
@@ -79,6 +82,16 @@ pub struct Earlier {
     pub xml: String,
     /// Whether libvirt started it by itself.
     pub autostart: bool,
+}
+
+/// What a machine had written, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// What its own files held.
+    pub taken: u64,
+    /// What QEMU had counted since the machine's start.
+    pub counted: u64,
 }
 
 /// How far a recovery is.
@@ -119,6 +132,7 @@ impl Record {
             nics: nics.map(|NicWish { mac, network }| RecordedNic { mac, network }).collect(),
             earlier: None,
             stage: Stage::Making,
+            written: None,
             started: None,
             remarks: Vec::new(),
         }
@@ -278,10 +292,15 @@ mod tests {
     /// What version 1 wrote; it must be readable for ever.
     const GOLDEN: &str = include_str!("../../tests/golden/recovery-1.json");
 
+    const STANDING: &str = include_str!("../../tests/golden/recovery-1-standing.json");
+
     #[test]
     fn a_recovery_is_kept_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::in_folder(folder.path().join(FOLDER));
+        let standing: Record = serde_json::from_str(STANDING).unwrap();
+        assert_eq!(standing.written, Some(Written { taken: 1 << 20, counted: 4 << 20 }));
+        assert_eq!(serde_json::to_string_pretty(&standing).unwrap(), STANDING.trim());
         let golden: Record = serde_json::from_str(GOLDEN).unwrap();
         assert_eq!(records.all().unwrap(), []);
         records.keep(&golden).unwrap();

@@ -1,6 +1,8 @@
 //! `lifeboat failover` and `lifeboat reverse`.
 
-use api::failover::{ChangePoint, FailoverKind, NicChoice, OrderFailover, Ordered, Plan};
+use api::failover::{
+    ChangePoint, FailoverKind, NicChoice, OrderCommit, OrderFailover, Ordered, Plan, ReversePlan,
+};
 use api::job::{Job, Say};
 use api::protection::Protection;
 use clap::Subcommand;
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     Commit {
         /// The machine, as for test
         machine: String,
+        /// Reverse the replication at once after
+        #[arg(long)]
+        reverse: bool,
         #[command(flatten)]
         how: Waits,
     },
@@ -167,6 +172,9 @@ pub(crate) struct Waits {
 pub(crate) struct Reverse {
     /// The machine: name, HOST/NAME, SITE/HOST/NAME, UUID or id
     machine: String,
+    /// Only tell what would be done, and how much would be sent
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     how: Waits,
 }
@@ -243,9 +251,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             let job: Job = session.post(&path, &ChangePoint { point }).await?;
             follow(session, job, how.waits.no_wait).await
         }
-        Command::Commit { machine, how } => {
+        Command::Commit { machine, reverse, how } => {
             let path = format!("/protections/{}/commit", segment(&machine));
-            let job: Job = session.post(&path, &Say::default()).await?;
+            let wish = OrderCommit { reverse, ..OrderCommit::default() };
+            let job: Job = session.post(&path, &wish).await?;
             follow(session, job, how.no_wait).await
         }
         Command::Undo { machine, how } => {
@@ -273,6 +282,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 
 pub(crate) async fn reverse(arguments: Reverse, session: &Session) -> Result<(), Failure> {
     let path = format!("/protections/{}/reverse", segment(&arguments.machine));
+    if arguments.plan {
+        tell_reversal(session, &session.get(&path).await?);
+        return Ok(());
+    }
     let job: Job = session.post(&path, &Say::default()).await?;
     follow(session, job, arguments.how.no_wait).await
 }
@@ -389,5 +402,20 @@ fn tell(session: &Session, plan: &Plan) {
     if !plan.remarks.is_empty() {
         fields.push(("Remarks", plan.remarks.join("\n")));
     }
+    output::item(session.json, plan, &fields);
+}
+
+fn tell_reversal(session: &Session, plan: &ReversePlan) {
+    let bytes = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "not known".to_owned(), |bytes| ByteCount::new(bytes).to_string())
+    };
+    let fields = [
+        ("From", plan.from.clone()),
+        ("To", plan.to.clone()),
+        ("About to send", bytes(plan.about_bytes)),
+        ("At most", format!("{}, before compression", bytes(plan.at_most_bytes))),
+        ("Because", plan.basis.join("\n")),
+        ("Steps", plan.steps.join("\n")),
+    ];
     output::item(session.json, plan, &fields);
 }

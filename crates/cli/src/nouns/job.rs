@@ -123,16 +123,22 @@ async fn say(session: &Session, job: &str, verb: &str, comment: String) -> Resul
 }
 
 /// Watches a job until it has ended or needs somebody, and tells how; fails if
-/// it did not do what was asked.
+/// it did not do what was asked. Goes on with the job that it orders at its end;
+/// as JSON, only the last is told.
 pub(crate) async fn conclude(session: &Session, job: Job) -> Result<Job, Failure> {
-    let job = watch(session, job).await?;
+    let mut job = watch(session, job).await?;
+    while let (JobState::Succeeded | JobState::SucceededWithWarnings, Some(next)) =
+        (job.state, job.next)
+    {
+        if !session.json {
+            tell_end(&job);
+        }
+        job = watch(session, fetch(session, &next.to_string()).await?).await?;
+    }
     if session.json {
         output::json(&job);
     } else {
-        for warning in job.steps.iter().flat_map(|step| &step.warnings) {
-            eprintln!("warning: {warning}");
-        }
-        println!("{}", outcome(&job));
+        tell_end(&job);
     }
     let doing = format!("finish the {} of {}", job.operation, job.target);
     let problem = || {
@@ -160,6 +166,13 @@ pub(crate) async fn conclude(session: &Session, job: Job) -> Result<Job, Failure
         }
         _ => Ok(job),
     }
+}
+
+fn tell_end(job: &Job) {
+    for warning in job.steps.iter().flat_map(|step| &step.warnings) {
+        eprintln!("warning: {warning}");
+    }
+    println!("{}", outcome(job));
 }
 
 fn outcome(job: &Job) -> String {

@@ -2,7 +2,8 @@
 
 use api::List;
 use api::policy::{
-    BandwidthRule, ChangePolicy, Compression, CreatePolicy, Policy, PolicyTerms, RetentionTier,
+    BandwidthRule, ChangePolicy, Compression, CreatePolicy, PointsAtCommit, Policy, PolicyTerms,
+    RetentionTier,
 };
 use clap::Subcommand;
 use domain::units::{ByteCount, Hours, Seconds};
@@ -92,6 +93,14 @@ pub(crate) struct Terms {
     /// Resynchronise whenever that is needed
     #[arg(long, conflicts_with = "resynchronise_in")]
     resynchronise_at_once: bool,
+    /// At most so many bytes a second when, at a commit, disks are made a machine's own, such
+    /// as 50M; 0 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    hydration_rate: Option<u64>,
+    /// What becomes of points at a commit, but for the newest and those that are held: dropped or
+    /// kept
+    #[arg(long)]
+    points_at_commit: Option<PointsAtCommit>,
 }
 
 impl From<Terms> for PolicyTerms {
@@ -109,6 +118,8 @@ impl From<Terms> for PolicyTerms {
             calendar: (terms.no_calendar || !terms.calendar.is_empty()).then_some(terms.calendar),
             resynchronise_in: (terms.resynchronise_at_once || !terms.resynchronise_in.is_empty())
                 .then_some(terms.resynchronise_in),
+            hydration_bytes_per_second: terms.hydration_rate,
+            points_at_commit: terms.points_at_commit,
         }
     }
 }
@@ -236,6 +247,14 @@ fn limit(bytes_per_second: Option<u64>) -> String {
         .map_or_else(|| "no limit".into(), |limit| format!("{}/s", ByteCount::new(limit)))
 }
 
+fn at_commit(policy: &Policy) -> String {
+    format!(
+        "disks are made the machine's own with {}, points are {}",
+        limit(policy.hydration_bytes_per_second),
+        policy.points_at_commit
+    )
+}
+
 fn show(session: &Session, policy: &Policy) {
     let extra = Hours(policy.retention.app_extra_hours);
     let mut limits = vec![limit(policy.bytes_per_second)];
@@ -255,6 +274,7 @@ fn show(session: &Session, policy: &Policy) {
         ("Compression", policy.compression.to_string()),
         ("Bandwidth", limits.join("\n")),
         ("Resynchronised", resynchronised),
+        ("At a commit", at_commit(policy)),
         ("Machines", policy.protections.to_string()),
     ];
     output::item(session.json, policy, &fields);

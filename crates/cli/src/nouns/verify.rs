@@ -173,7 +173,7 @@ fn print(session: &Session, report: &Verification) {
         ("Finished", or_dash(report.finished.map(utc))),
         (
             "Point",
-            report.point.map_or_else(
+            report.point.as_ref().map_or_else(
                 || "-".into(),
                 |point| format!("{} of {}", point.point, utc(point.instant)),
             ),

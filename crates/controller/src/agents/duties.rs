@@ -243,6 +243,7 @@ mod tests {
                 state: None,
                 recovery: None,
                 held: false,
+                unsent: false,
             },
             created: OffsetDateTime::UNIX_EPOCH,
             disabling: None,

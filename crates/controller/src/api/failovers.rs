@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use api::failover::{ChangePoint, FailoverKind, OrderFailover, Ordered, Plan};
+use api::failover::{ChangePoint, FailoverKind, OrderCommit, OrderFailover, Ordered, Plan};
 use api::job::{Job, Say};
 use api::problem::Problem;
 use axum::Json;
@@ -62,7 +62,7 @@ pub(super) fn tests(controller: &Controller, protection: ProtectionId) -> Tests 
 }
 
 /// A protection on which an operation is allowed now.
-async fn permitted(
+pub(super) async fn permitted(
     controller: &Controller,
     reference: &str,
     operation: Operation,
@@ -303,6 +303,27 @@ pub(super) async fn change_point(
     Ok((StatusCode::ACCEPTED, job))
 }
 
+/// Makes a failover final.
+#[utoipa::path(post, path = "/protections/{protection}/commit", operation_id = "failover_commit", tag = "failover",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
+    request_body = OrderCommit, responses(
+    (status = 202, description = "The job", body = Job),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn commit(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(wish): Body<OrderCommit>,
+) -> Result<(StatusCode, Json<Job>), Failure> {
+    let doing = format!("commit the failover of machine {reference}");
+    caller.may(Permission::Operate, &doing)?;
+    let stored = permitted(&controller, &reference, Operation::Commit, &doing).await?;
+    let order = Order { reversal: wish.reverse.then(new_id), ..order_of(&stored, &caller) };
+    let job = begin::<commit::Commit>(&controller, &caller, &stored, &order, &doing).await?;
+    Ok((StatusCode::ACCEPTED, job))
+}
+
 macro_rules! orders {
     ($($(#[$doc:meta])* $name:ident = $operation:ident, $runbook:ty, $path:literal, $id:literal, $doing:literal;)*) => { $(
         $(#[$doc])*
@@ -330,9 +351,6 @@ macro_rules! orders {
 }
 
 orders! {
-    /// Makes a failover final.
-    commit = Commit, commit::Commit, "/protections/{protection}/commit", "failover_commit",
-        "commit the failover of machine";
     /// Returns a machine to its source, and drops what the target wrote.
     undo = Undo, undo::UndoFailover, "/protections/{protection}/undo", "failover_undo",
         "undo the failover of machine";

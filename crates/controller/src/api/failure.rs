@@ -72,11 +72,19 @@ impl Failure {
         Self(fault)
     }
 
+    /// What an agent said to a command; of another version's codes only the words
+    /// are known here.
+    pub(super) fn of_agent(refused: wire::message::Refused) -> Self {
+        let code = Code::ALL.iter().copied().find(|code| code.as_str() == refused.code);
+        let code = code.unwrap_or(Code::Internal);
+        Self(Fault::new(code, refused.doing, refused.cause, refused.advice))
+    }
+
     fn status(&self) -> StatusCode {
         match self.0.code {
             Code::NotAuthenticated => StatusCode::UNAUTHORIZED,
             Code::NotPermitted => StatusCode::FORBIDDEN,
-            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::NotFound | Code::PointUnknown => StatusCode::NOT_FOUND,
             Code::Ambiguous | Code::NameTaken | Code::StillInUse | Code::StateForbids => {
                 StatusCode::CONFLICT
             }

@@ -14,6 +14,7 @@ use super::access::Caller;
 use super::failure::{Body, Failure};
 use crate::Controller;
 use crate::runbooks::Order;
+use crate::runbooks::commit;
 
 /// A job as it is shown.
 pub(super) fn shown(view: &View) -> Job {
@@ -75,6 +76,10 @@ pub(super) fn shown(view: &View) -> Job {
         point_instant: chosen.map(|chosen| chosen.instant),
         alive_after_ms: alive.map(|alive| alive.after_ms),
         rto_ms: rto.and_then(|ms| u64::try_from(ms).ok()),
+        next: order.as_ref().and_then(|order| order.reversal).filter(|_| {
+            let asked = history.steps.iter().find(|step| step.name == commit::ASK_FOR_REVERSAL);
+            asked.is_some_and(|step| step.stage == Stage::Done)
+        }),
         notes: history
             .words
             .iter()

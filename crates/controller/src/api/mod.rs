@@ -31,11 +31,13 @@ mod jobs;
 mod limit;
 mod machines;
 mod networks;
+mod points;
 mod policies;
 mod pools;
 mod protect;
 mod protection_view;
 mod protections;
+mod reversal;
 mod sites;
 mod tokens;
 mod verifications;
@@ -90,12 +92,14 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(protections::import))
         .routes(routes!(protections::copy_over_network))
         .routes(routes!(protections::resynchronise))
-        .routes(routes!(protections::points))
+        .routes(routes!(points::list))
+        .routes(routes!(points::hold))
+        .routes(routes!(points::release))
         .routes(routes!(failovers::order))
         .routes(routes!(failovers::change_point))
         .routes(routes!(failovers::commit))
         .routes(routes!(failovers::undo))
-        .routes(routes!(failovers::reverse))
+        .routes(routes!(failovers::reverse, reversal::plan))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))

@@ -38,6 +38,8 @@ fn view(named: NamedPolicy) -> Policy {
             })
             .collect(),
         resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
+        hydration_bytes_per_second: policy.hydration.map(domain::units::ByteCount::bytes),
+        points_at_commit: policy.points_at_commit.into(),
         protections: named.protections,
     }
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use api::failover::FailoverOperation;
 use api::protection::{
-    Cycle, Health, HealthReason, Kept, Progress, Protection, ProtectionOperation, ProtectionState,
-    RecoveryPoint, Replication, Rpo, TestState, Totals,
+    Cycle, Health, HealthReason, Hold, HoldBy, Kept, Progress, Protection, ProtectionOperation,
+    ProtectionState, RecoveryPoint, Replication, Rpo, TestState, Totals,
 };
 use domain::failover::{self, Route, Standing, Tests};
 use domain::host::Refusal;
@@ -90,13 +90,28 @@ fn verified(report: &told::VerifyReport) -> Verified {
     if disks.is_empty() { Verified::Same { at } } else { Verified::Differs { at, disks } }
 }
 
-/// A recovery point as it is shown.
-pub(super) fn point(point: told::PointMark) -> RecoveryPoint {
+/// A recovery point as it is shown, of the host that keeps it.
+pub(super) fn point(point: told::PointMark, host: &str) -> RecoveryPoint {
     RecoveryPoint {
         point: point.point,
         instant: point.instant,
         app_consistent: point.app_consistent,
         stored_bytes: point.stored_bytes,
+        hold: point.hold.map(|hold| hold_view(hold, host)),
+    }
+}
+
+fn hold_view(hold: told::Hold, host: &str) -> Hold {
+    match hold {
+        told::Hold::Operator => {
+            Hold { by: HoldBy::Operator, reason: "an operator holds it".into() }
+        }
+        told::Hold::Lost => Hold {
+            by: HoldBy::Lost,
+            reason: format!(
+                "what {host} had when it was lost; may hold writes that were never sent"
+            ),
+        },
     }
 }
 
@@ -108,10 +123,17 @@ pub(crate) struct Glance {
     pub(crate) state: ProtectionState,
     pub(crate) replication: Replication,
     pub(crate) health: Health,
+    /// Held points, the oldest first, and why they are held.
+    pub(crate) held: Vec<(u32, String)>,
 }
 
 impl Glance {
-    fn of(stored: &Stored, observed: &Observed, now: OffsetDateTime) -> Self {
+    fn of(
+        stored: &Stored,
+        observed: &Observed,
+        held: &[(u32, told::Hold)],
+        now: OffsetDateTime,
+    ) -> Self {
         let intent = stored.intent();
         let health = judge(&intent, observed, now);
         Self {
@@ -134,6 +156,10 @@ impl Glance {
                     })
                     .collect(),
             },
+            held: held
+                .iter()
+                .map(|(point, hold)| (*point, hold_view(*hold, &observed.target.name).reason))
+                .collect(),
         }
     }
 }
@@ -153,7 +179,7 @@ pub(crate) fn view(
     let (source, target) = (&hosts.get(stored.source)?.0, &hosts.get(stored.target)?.0);
     let shipped = stored.shipping.as_ref().map(|(report, _)| report);
     let kept = stored.keeping.as_ref().map(|(report, _)| report);
-    let glance = Glance::of(stored, &observed, now);
+    let glance = Glance::of(stored, &observed, &[], now);
     Ok(Protection {
         id: stored.id.uuid(),
         machine: api::Reference { id: stored.machine.uuid(), name: stored.machine_name.clone() },
@@ -184,7 +210,7 @@ pub(crate) fn view(
             agent_worst_ms: shipped.and_then(|report| report.rpo_worst_ms),
             agent_p99_ms: shipped.and_then(|report| report.rpo_p99_ms),
         },
-        newest: newest.map(point),
+        newest: newest.map(|newest| point(newest, &observed.target.name)),
         kept: kept.map(|report| Kept {
             folder: report.folder.clone(),
             points: report.count,
@@ -351,7 +377,12 @@ pub(crate) async fn glances(controller: &Controller) -> Result<Vec<Glance>> {
     let hosts = Hosts::read(controller).await?;
     let now = OffsetDateTime::now_utc();
     let stored = controller.database.protections().await?;
-    stored.iter().map(|stored| Ok(Glance::of(stored, &observed(stored, &hosts)?, now))).collect()
+    let held = controller.database.held_points().await?;
+    let glance = |stored: &Stored| {
+        let held = held.get(&stored.id.uuid()).map(Vec::as_slice).unwrap_or_default();
+        Ok(Glance::of(stored, &observed(stored, &hosts)?, held, now))
+    };
+    stored.iter().map(glance).collect()
 }
 
 /// All protections as they are shown, by the machine's name.

@@ -2,7 +2,7 @@
 
 use api::List;
 use api::problem::Problem;
-use api::protection::{ChangeProtection, Disabled, ImportCopy, Protection, RecoveryPoint};
+use api::protection::{ChangeProtection, Disabled, ImportCopy, Protection};
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::fault::{Code, Fault};
@@ -11,11 +11,8 @@ use domain::protection::{Observed, Operation};
 use domain::token::Permission;
 use serde::Deserialize;
 use time::OffsetDateTime;
-use tokio::time::timeout;
 use utoipa::IntoParams;
-use uuid::Uuid;
-use wire::command::{Answer, Command, Work};
-use wire::replication::{OfflineCopy, PointMark};
+use wire::replication::OfflineCopy;
 
 use super::access::Caller;
 use super::failure::{Body, Failure, Query, is_a_folder};
@@ -23,9 +20,6 @@ use super::protection_view::{self, Hosts};
 use crate::Controller;
 use crate::database::hosts::new_id;
 use crate::database::protections::{Protection as Stored, Wish};
-
-/// How long a target has to list its points.
-const POINTS_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// A protection that something is wanted of, if its state allows that now.
 pub(super) async fn permitted(
@@ -273,42 +267,4 @@ pub(super) async fn disable(
         .map_err(of_database)?;
     controller.duties.announce();
     Ok(Json(Disabled { finished: false, left_behind }))
-}
-
-/// All points that a target keeps, the newest first, if its agent answers at
-/// once.
-async fn all_points(controller: &Controller, stored: &Stored) -> Option<Vec<PointMark>> {
-    let (id, job) = (new_id(), Uuid::nil());
-    let command = Command { id, job, work: Work::ListPoints { protection: stored.id } };
-    let answer = controller.commands.give(stored.target, command, |_| {});
-    match timeout(POINTS_LIMIT, answer).await {
-        Ok(Ok(Answer::Points { mut points })) => {
-            points.reverse();
-            Some(points)
-        }
-        _ => None,
-    }
-}
-
-/// The recovery points of a machine, the newest first: all that its target keeps,
-/// or if its agent does not answer at once, the newest that it last told of.
-#[utoipa::path(get, path = "/protections/{protection}/points", operation_id = "point_list", tag = "protection",
-    security(("token" = [])), params(("protection" = String, Path, description = "As for showing it")), responses(
-    (status = 200, description = "The points", body = List<RecoveryPoint>),
-    (status = "default", description = "Why not", body = Problem),
-))]
-pub(super) async fn points(
-    caller: Caller,
-    State(controller): State<Controller>,
-    Path(reference): Path<String>,
-) -> Result<Json<List<RecoveryPoint>>, Failure> {
-    let doing = format!("list the recovery points of {reference}");
-    caller.may(Permission::Read, &doing)?;
-    let of_database = |error| Failure::of_database(&doing, error);
-    let stored = controller.database.protection(&reference).await.map_err(of_database)?;
-    let points = match all_points(&controller, &stored).await {
-        Some(points) => points,
-        None => controller.database.points(stored.id).await.map_err(of_database)?,
-    };
-    Ok(Json(List { items: points.into_iter().map(protection_view::point).collect() }))
 }

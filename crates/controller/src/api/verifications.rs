@@ -41,12 +41,12 @@ fn view(stored: Stored) -> Verification {
         protection: stored.protection,
         machine: api::Reference { id: stored.machine, name: stored.machine_name },
         source: stored.source,
-        target: stored.target,
+        target: stored.target.clone(),
         asked: stored.asked,
         asked_by: stored.asked_by,
         outcome,
         finished: stored.finished,
-        point: compared.map(point),
+        point: compared.map(|compared| point(compared, &stored.target)),
         disks: disks
             .into_iter()
             .map(|disk| VerifiedDisk {

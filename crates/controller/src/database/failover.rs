@@ -131,7 +131,7 @@ pub fn standing_of(heritage: &Heritage) -> Result<Standing> {
         None => (None, None),
     };
     let epoch = i64::try_from(heritage.epoch).map_err(|error| nonsense("an epoch", &error))?;
-    let read = Failover::read(epoch, heritage.reversed, (format, document), None, false)?;
+    let read = Failover::read(epoch, heritage.reversed, (format, document), None, (false, true))?;
     Ok(Standing {
         source: read.source(),
         epoch: read.epoch,
@@ -153,6 +153,9 @@ pub struct Failover {
     pub recovery: Option<Uuid>,
     /// Whether shipping waits until a job lets it go on.
     pub held: bool,
+    /// Whether the side that the machine was last failed over from may have what
+    /// never arrived: unless it is known that the failover was planned.
+    pub unsent: bool,
 }
 
 impl Failover {
@@ -161,7 +164,7 @@ impl Failover {
         reversed: bool,
         document: (Option<u16>, Option<String>),
         recovery: Option<Uuid>,
-        held: bool,
+        (held, unsent): (bool, bool),
     ) -> Result<Self> {
         let epoch = u64::try_from(epoch).map_err(|error| nonsense("an epoch", &error))?;
         let state = match document {
@@ -176,7 +179,7 @@ impl Failover {
             }
             _ => None,
         };
-        Ok(Self { epoch: Epoch::new(epoch), reversed, state, recovery, held })
+        Ok(Self { epoch: Epoch::new(epoch), reversed, state, recovery, held, unsent })
     }
 
     /// Whether changes are shipped: not once the source is fenced for good.
@@ -335,6 +338,13 @@ async fn keep(
     .bind(known)
     .execute(&mut *connection)
     .await?;
+    if let State::CommitPending { kind, .. } = after.state {
+        sqlx::query("UPDATE protections SET unsent = $2 WHERE id = $1")
+            .bind(&id)
+            .bind(kind == Kind::Unplanned)
+            .execute(&mut *connection)
+            .await?;
+    }
     match along {
         Along::Nothing => {}
         Along::Recovery(recovery) => {
@@ -422,13 +432,15 @@ mod tests {
         }
         for state in states {
             let text = serde_json::to_string(&StateDocument::of(state).unwrap()).unwrap();
-            let read = Failover::read(3, true, (Some(FORMAT), Some(text)), None, false);
+            let read = Failover::read(3, true, (Some(FORMAT), Some(text)), None, (false, true));
             let read = read.unwrap();
             assert_eq!((read.state, read.source()), (Some(state), Side::Away));
         }
         let golden = r#"{"state":"failing_over","kind":"planned","phase":"last_sync"}"#;
-        let read =
-            |format| Failover::read(1, false, (Some(format), Some(golden.into())), None, false);
+        let read = |format| {
+            let document = (Some(format), Some(golden.into()));
+            Failover::read(1, false, document, None, (false, false))
+        };
         let (kind, phase) = (Kind::Planned, Phase::LastSync);
         assert_eq!(read(1).unwrap().state, Some(State::FailingOver { kind, phase, from }));
         assert!(read(2).is_err());

@@ -42,6 +42,7 @@ pub fn heritage_of(protection: &Protection, source: Place, target: Place) -> Her
         reversed: failover.reversed,
         state: failover.state.and_then(failover::document),
         recovery: failover.recovery,
+        unsent: failover.unsent,
         created: protection.created,
     }
 }
@@ -211,8 +212,10 @@ async fn adopt(
     sqlx::query(
         "INSERT INTO protections (id, machine_uuid, machine_name, source_host_id,
              target_host_id, policy_id, excluded_disks, generation, paused, created_us,
-             source_ended, target_ended, epoch, reversed, failover_format, failover, recovery)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, FALSE, FALSE, $11, $12, $13, $14, $15)",
+             source_ended, target_ended, epoch, reversed, failover_format, failover, recovery,
+             unsent)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, FALSE, FALSE, $11, $12, $13, $14, $15,
+             $16)",
     )
     .bind(heritage.protection.to_string())
     .bind(heritage.machine.to_string())
@@ -229,6 +232,7 @@ async fn adopt(
     .bind(state.as_ref().map(|document| document.format))
     .bind(state.as_ref().map(|document| &document.document))
     .bind(heritage.recovery.map(|recovery| recovery.to_string()))
+    .bind(heritage.unsent)
     .execute(&mut *connection)
     .await
     .map_err(super::name_taken)?;

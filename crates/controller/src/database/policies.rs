@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use domain::calendar::BandwidthRule;
 use domain::id::PolicyId;
 use domain::name::Name;
-use domain::policy::{Compression, Policy, Retention, Tier};
+use domain::policy::{Compression, PointsAtCommit, Policy, Retention, Tier};
 use domain::units::{ByteCount, Hours, Seconds};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -60,6 +60,10 @@ struct PolicyDocument {
     calendar: Vec<(String, Option<u64>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     resynchronise_in: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hydration_bytes_per_second: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    points_stay_at_commit: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,6 +110,11 @@ impl TryFrom<PolicyDocument> for Policy {
             bandwidth: stored.bytes_per_second.map(ByteCount::new),
             calendar: stored.calendar.iter().map(rule).collect::<Result<_>>()?,
             resynchronise_in: stored.resynchronise_in.iter().map(window).collect::<Result<_>>()?,
+            hydration: stored.hydration_bytes_per_second.map(ByteCount::new),
+            points_at_commit: match stored.points_stay_at_commit {
+                true => PointsAtCommit::Kept,
+                false => PointsAtCommit::Dropped,
+            },
         })
     }
 }
@@ -131,6 +140,8 @@ impl From<&Policy> for PolicyDocument {
                 .map(|rule| (rule.window.to_string(), rule.limit.map(ByteCount::bytes)))
                 .collect(),
             resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
+            hydration_bytes_per_second: policy.hydration.map(ByteCount::bytes),
+            points_stay_at_commit: policy.points_at_commit == PointsAtCommit::Kept,
         }
     }
 }
@@ -283,6 +294,19 @@ fn deed(actor: &str, action: &'static str, subject: &str, detail: String) -> aud
 mod tests {
     use super::super::tests::database;
     use super::*;
+
+    #[test]
+    fn what_a_commit_does_comes_back() {
+        let policy = Policy {
+            hydration: Some(ByteCount::new(50_000_000)),
+            points_at_commit: PointsAtCommit::Kept,
+            ..Policy::default()
+        };
+        let golden = r#""hydration_bytes_per_second":50000000,"points_stay_at_commit":true}"#;
+        let document = write(&policy);
+        assert!(document.ends_with(golden), "{document}");
+        assert_eq!(read(FORMAT, &document).unwrap(), policy);
+    }
 
     #[tokio::test]
     async fn a_new_database_has_the_default_policy_as_this_version_writes_it() {

@@ -5,12 +5,12 @@ use domain::id::{HostId, ProtectionId};
 use domain::protection::Newest;
 use serde::de::DeserializeOwned;
 use sqlx::{FromRow, SqliteConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::replication::{
-    Duties, ImportReport, ImportStage, KeepingReport, POINTS_TOLD, Phase, PointMark, Replication,
-    ShippingReport,
+    Duties, Hold, ImportReport, ImportStage, KeepingReport, Phase, PointMark, Replication,
+    ShippingReport, points_told,
 };
 
 use super::{
@@ -213,7 +213,7 @@ impl Database {
     /// When the database fails.
     pub async fn newest_point(&self, protection: ProtectionId) -> Result<Option<PointMark>> {
         let row: Option<PointRow> = sqlx::query_as(
-            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+            "SELECT point, instant_us, app_consistent, stored_bytes, hold FROM points
              WHERE protection_id = $1 ORDER BY point DESC LIMIT 1",
         )
         .bind(protection.to_string())
@@ -228,7 +228,7 @@ impl Database {
     /// When the database fails.
     pub async fn points(&self, protection: ProtectionId) -> Result<Vec<PointMark>> {
         let rows: Vec<PointRow> = sqlx::query_as(
-            "SELECT point, instant_us, app_consistent, stored_bytes FROM points
+            "SELECT point, instant_us, app_consistent, stored_bytes, hold FROM points
              WHERE protection_id = $1 ORDER BY point DESC",
         )
         .bind(protection.to_string())
@@ -236,18 +236,52 @@ impl Database {
         .await?;
         rows.into_iter().map(point).collect()
     }
+
+    /// The points of all protections that something holds, the oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn held_points(&self) -> Result<HashMap<Uuid, Vec<(u32, Hold)>>> {
+        let rows: Vec<(String, u32, String)> = sqlx::query_as(
+            "SELECT protection_id, point, hold FROM points WHERE hold IS NOT NULL ORDER BY point",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let mut held: HashMap<Uuid, Vec<(u32, Hold)>> = HashMap::new();
+        for (protection, point, hold) in rows {
+            held.entry(uuid_of(&protection)?).or_default().push((point, hold_of(&hold)?));
+        }
+        Ok(held)
+    }
 }
 
-/// A point's number, instant, whether it is app-consistent, and its bytes.
-type PointRow = (u32, i64, bool, i64);
+/// A point's number, instant, whether it is app-consistent, its bytes, and what
+/// holds it.
+type PointRow = (u32, i64, bool, i64, Option<String>);
 
-fn point((point, instant, app_consistent, stored): PointRow) -> Result<PointMark> {
+fn point((point, instant, app_consistent, stored, hold): PointRow) -> Result<PointMark> {
     Ok(PointMark {
         point,
         instant: time_of(instant)?,
         app_consistent,
         stored_bytes: u64::try_from(stored).unwrap_or_default(),
+        hold: hold.as_deref().map(hold_of).transpose()?,
     })
+}
+
+fn hold_of(word: &str) -> Result<Hold> {
+    match word {
+        "operator" => Ok(Hold::Operator),
+        "lost" => Ok(Hold::Lost),
+        other => Err(nonsense("what holds a point", &other)),
+    }
+}
+
+const fn hold_word(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Operator => "operator",
+        Hold::Lost => "lost",
+    }
 }
 
 fn lists(duties: &Duties, protection: ProtectionId) -> bool {
@@ -347,9 +381,8 @@ async fn apply_keeping(
         .execute(&mut *connection)
         .await?;
     }
-    // The newest come last; more than agents tell is not kept.
-    let mut points = std::mem::take(&mut report.points);
-    points.drain(..points.len().saturating_sub(POINTS_TOLD));
+    // More than agents tell is not kept.
+    let points = points_told(std::mem::take(&mut report.points));
     replace_points(connection, id, points).await?;
     sqlx::query(
         "INSERT INTO keeping_reports (protection_id, format, document, received_us)
@@ -372,9 +405,10 @@ async fn replace_points(
     id: ProtectionId,
     points: Vec<PointMark>,
 ) -> Result<()> {
-    type Row = (i64, i64, bool, i64);
+    type Row = (i64, i64, bool, i64, Option<String>);
     let existing: Vec<Row> = sqlx::query_as(
-        "SELECT point, instant_us, app_consistent, stored_bytes FROM points WHERE protection_id = $1",
+        "SELECT point, instant_us, app_consistent, stored_bytes, hold FROM points
+         WHERE protection_id = $1",
     )
     .bind(id.to_string())
     .fetch_all(&mut *connection)
@@ -382,22 +416,26 @@ async fn replace_points(
     let mut existing: BTreeMap<i64, Row> = existing.into_iter().map(|row| (row.0, row)).collect();
     for point in points {
         let stored = i64::try_from(point.stored_bytes).unwrap_or(i64::MAX);
-        let row =
-            (i64::from(point.point), microseconds(point.instant), point.app_consistent, stored);
-        if existing.remove(&row.0) == Some(row) {
+        let hold = point.hold.map(|hold| hold_word(hold).to_owned());
+        let (number, instant) = (i64::from(point.point), microseconds(point.instant));
+        let row = (number, instant, point.app_consistent, stored, hold);
+        if existing.remove(&row.0).as_ref() == Some(&row) {
             continue;
         }
         sqlx::query(
-            "INSERT INTO points (protection_id, point, instant_us, app_consistent, stored_bytes)
-             VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO points
+                 (protection_id, point, instant_us, app_consistent, stored_bytes, hold)
+             VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (protection_id, point) DO UPDATE SET instant_us = excluded.instant_us,
-                 app_consistent = excluded.app_consistent, stored_bytes = excluded.stored_bytes",
+                 app_consistent = excluded.app_consistent, stored_bytes = excluded.stored_bytes,
+                 hold = excluded.hold",
         )
         .bind(id.to_string())
         .bind(row.0)
         .bind(row.1)
         .bind(row.2)
         .bind(row.3)
+        .bind(row.4)
         .execute(&mut *connection)
         .await?;
     }
@@ -548,7 +586,13 @@ mod tests {
     }
 
     fn point(number: u32, seconds: i64) -> PointMark {
-        PointMark { point: number, instant: at(seconds), app_consistent: false, stored_bytes: 1 }
+        PointMark {
+            point: number,
+            instant: at(seconds),
+            app_consistent: false,
+            stored_bytes: 1,
+            hold: None,
+        }
     }
 
     fn shipped(newest: PointMark) -> Replication {

@@ -1,18 +1,21 @@
 //! The world as it is: the database, and agents that are connected.
 
+use std::sync::{Arc, OnceLock};
+
 use domain::failover::{Event, Standing, Tests};
 use domain::fault::Code;
 use domain::id::{MachineId, ProtectionId};
 use domain::machine::PowerState;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use jobs::{Failure, Fault, Progress, Ticket};
+use jobs::{Asked, Engine, Failure, Fault, JobId, Progress, Ticket};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire::command::{Answer, Command, Work};
 
-use super::{Host, NotGiven, Protected, World};
+use super::reverse::ReverseReplicate;
+use super::{Host, NotGiven, Order, Protected, World};
 use crate::agents::commands::CommandError;
 use crate::agents::{Commands, DutiesChanged};
 use crate::database::failover::{Along, HappenError};
@@ -23,13 +26,20 @@ pub struct Live {
     database: Database,
     commands: Commands,
     duties: DutiesChanged,
+    /// Takes the jobs that jobs order, once it has started.
+    engine: Arc<OnceLock<Engine>>,
 }
 
 impl Live {
     /// That of a controller.
     #[must_use]
-    pub const fn new(database: Database, commands: Commands, duties: DutiesChanged) -> Self {
-        Self { database, commands, duties }
+    pub const fn new(
+        database: Database,
+        commands: Commands,
+        duties: DutiesChanged,
+        engine: Arc<OnceLock<Engine>>,
+    ) -> Self {
+        Self { database, commands, duties, engine }
     }
 
     async fn find(&self, id: ProtectionId) -> Result<Protected, DatabaseError> {
@@ -52,6 +62,8 @@ impl Live {
             // What is under way knows its own tests.
             standing: stored.standing(Tests::default()),
             recovery: stored.failover.recovery,
+            at_commit: (stored.policy.hydration, stored.policy.points_at_commit),
+            unsent: stored.failover.unsent,
             ran,
         })
     }
@@ -108,6 +120,31 @@ impl World for Live {
             done.map_err(|error| database_fault("let shipping go on", &error))?;
             self.duties.announce();
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn reverse<'a>(
+        &'a self,
+        order: &'a Order,
+        job: JobId,
+        parent: JobId,
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        async move {
+            let failed = |doing: String, cause: String| {
+                let advice = "It is tried again by itself; or reverse by hand: lifeboat reverse.";
+                Fault::new(Code::Internal.as_str(), doing, cause, advice)
+            };
+            let machine = self.look(order.protection()).await?;
+            let doing = format!("order the reversal of machine {}", machine.name);
+            let Some(engine) = self.engine.get() else {
+                return Err(failed(doing, "the engine is only starting".into()));
+            };
+            let mut asked = Asked::new(order.by.clone(), format!("machine {}", machine.name));
+            asked.parent = Some(parent);
+            let reversal = Order::new(order.protection, order.by.clone(), job.uuid());
+            let ordered = engine.order::<ReverseReplicate>(job, asked, &reversal).await;
+            ordered.map_err(|refused| failed(doing, refused.to_string()))
         }
         .boxed()
     }

@@ -16,12 +16,14 @@
 //! what can go wrong.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use domain::failover::{Event, Standing};
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::policy::PointsAtCommit;
+use domain::units::ByteCount;
 use futures::future::BoxFuture;
-use jobs::{Engine, Failure, Fault, Progress, Ticket};
+use jobs::{Engine, Failure, Fault, JobId, Progress, Ticket};
 use uuid::Uuid;
 use wire::command::{Answer, Work};
 
@@ -59,6 +61,12 @@ pub struct Protected {
     pub standing: Standing,
     /// What it was made of at the target.
     pub recovery: Option<Uuid>,
+    /// What its policy says of a commit: bytes a second for making its disks its own,
+    /// and what becomes of its points.
+    pub at_commit: (Option<ByteCount>, PointsAtCommit),
+    /// Whether the side that it was last failed over from may have what never
+    /// arrived.
+    pub unsent: bool,
     /// Whether it ran at the source when that was last seen; none if nobody
     /// knows.
     pub ran: Option<bool>,
@@ -107,6 +115,15 @@ pub trait World: Any + Send + Sync {
     /// Lets shipping go on that waited for a job.
     fn let_go(&self, id: ProtectionId) -> BoxFuture<'_, Result<(), Fault>>;
 
+    /// Has a job reverse the replication, as part of the one at hand; once for the same
+    /// id.
+    fn reverse<'a>(
+        &'a self,
+        order: &'a Order,
+        job: JobId,
+        parent: JobId,
+    ) -> BoxFuture<'a, Result<(), Fault>>;
+
     /// Has an agent do something, however long that takes.
     fn give<'a>(
         &'a self,
@@ -127,9 +144,11 @@ pub async fn start(
     duties: &DutiesChanged,
 ) -> Result<Engine, Fault> {
     let journal = Arc::new(database.clone());
-    let live = live::Live::new(database.clone(), commands.clone(), duties.clone());
+    let orders = Arc::new(OnceLock::new());
+    let live =
+        live::Live::new(database.clone(), commands.clone(), duties.clone(), Arc::clone(&orders));
     let world: Arc<dyn World> = Arc::new(live);
-    Engine::builder(journal, Arc::new(time::OffsetDateTime::now_utc))
+    let engine = Engine::builder(journal, Arc::new(time::OffsetDateTime::now_utc))
         .register(test::TestFailover, Arc::clone(&world))
         .register(planned::PlannedFailover, Arc::clone(&world))
         .register(unplanned::UnplannedFailover, Arc::clone(&world))
@@ -138,5 +157,8 @@ pub async fn start(
         .register(undo::UndoFailover, Arc::clone(&world))
         .register(reverse::ReverseReplicate, world)
         .start()
-        .await
+        .await?;
+    // Steps that run already and order jobs are tried again until then.
+    orders.get_or_init(|| engine.clone());
+    Ok(engine)
 }

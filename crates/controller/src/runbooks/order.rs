@@ -41,6 +41,10 @@ pub struct Order {
     /// What it was made of before, where another point is chosen.
     #[serde(default)]
     pub former: Option<Uuid>,
+    /// The job, by an id that was drawn for it, that reverses the replication after a
+    /// commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reversal: Option<Uuid>,
 }
 
 /// A test.
@@ -107,6 +111,7 @@ impl Order {
             ran: false,
             alive: None,
             former: None,
+            reversal: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Reverse replicate: the side where the machine ran before keeps its points
 //! from now on. Where its old disks are still there, only what differs is sent.
+//! After an unplanned failover they may have what never arrived: the point that
+//! they become is held until an operator lets it go.
 //!
 //! | step | undone by |
 //! | --- | --- |
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use domain::failover::{Event, Operation, State};
 use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
-use wire::command::Work;
+use wire::command::{Answer, Work};
 
 use super::World;
 use super::order::Order;
@@ -73,9 +75,15 @@ impl Step<ReverseReplicate> for AdoptOldDisks {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        let (protection, uuid) = (order.protection(), machine.machine);
-        let work = Work::AdoptDisks { protection, machine: uuid };
-        give(cx, &machine.target, work).await?;
+        let (protection, uuid, lost) = (order.protection(), machine.machine, machine.unsent);
+        let work = Work::AdoptDisks { protection, machine: uuid, lost };
+        let answer = give(cx, &machine.target, work).await?;
+        if let (true, Answer::Point { point }) = (lost, answer) {
+            let (name, host, point) = (&machine.name, &machine.target.name, point.point);
+            cx.warn(format!(
+                "point {point} is what {host} had when it was lost; it may hold writes that were never sent, and is held until you let it go. Look at it: lifeboat failover test {name} --point {point}; let it go: lifeboat point release {name} {point}"
+            ));
+        }
         Ok(Outcome::Done)
     }
 }

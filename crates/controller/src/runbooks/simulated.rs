@@ -10,11 +10,12 @@ use domain::failover::{
     Change, Epoch, Event, Kind, Origin, Return, Route, Side, Standing, State, apply,
 };
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use domain::policy::PointsAtCommit;
 use domain::protection::Replication;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jobs::drills::{Operator, Played, Rehearsal, play, rehearse};
-use jobs::{Failure, Fault, Progress, Runbook, Ticket};
+use jobs::{Failure, Fault, JobId, Progress, Runbook, Ticket};
 use time::OffsetDateTime;
 use tokio::task::yield_now;
 use uuid::Uuid;
@@ -46,7 +47,8 @@ struct There {
     /// Whether the machine runs from the disks that it has there.
     original: bool,
     made: BTreeMap<Uuid, Made>,
-    adopted: bool,
+    /// Whether its disks became a point, and whether that is held.
+    adopted: Option<bool>,
 }
 
 impl There {
@@ -60,6 +62,9 @@ struct Scene {
     standing: Standing,
     recovery: Option<Uuid>,
     held: bool,
+    unsent: bool,
+    /// The job that was asked to reverse.
+    reversal: Option<JobId>,
     sides: [There; 2],
 }
 
@@ -149,17 +154,28 @@ impl Scene {
                 there.made.get_mut(recovery).into_iter().for_each(|made| made.alone = true);
                 Answer::Done
             }
-            Work::AdoptDisks { .. } => {
-                there.adopted = true;
-                Answer::Done
+            Work::AdoptDisks { lost, .. } => {
+                there.adopted = Some(*lost);
+                Answer::Point { point: point(9) }
             }
+            Work::DropPoints { recovery } => {
+                let alone = there.made.get(recovery).is_some_and(|made| made.alone);
+                if !alone {
+                    return Err(refused("its disks need a point"));
+                }
+                Answer::Dropped { dropped: 1, kept: 1 }
+            }
+            Work::Weigh { .. } => {
+                Answer::Weight { bytes: 1, taken_bytes: 1, written_bytes: None, unusable: None }
+            }
+            Work::HoldPoint { point: number, .. } => Answer::Point { point: point(*number) },
         })
     }
 }
 
 fn point(number: u32) -> PointMark {
     let instant = OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(number.into());
-    PointMark { point: number, instant, app_consistent: false, stored_bytes: 1 }
+    PointMark { point: number, instant, app_consistent: false, stored_bytes: 1, hold: None }
 }
 
 impl World for Simulation {
@@ -174,6 +190,8 @@ impl World for Simulation {
                 target: host(scene.standing.target()),
                 standing: scene.standing,
                 recovery: scene.recovery,
+                at_commit: (None, PointsAtCommit::Dropped),
+                unsent: scene.unsent,
                 ran: Some(true),
             })
         }
@@ -220,6 +238,27 @@ impl World for Simulation {
         .boxed()
     }
 
+    fn reverse<'a>(
+        &'a self,
+        _: &'a Order,
+        job: JobId,
+        _: JobId,
+    ) -> BoxFuture<'a, Result<(), Fault>> {
+        async move {
+            yield_now().await;
+            {
+                let mut scene = self.scene();
+                if scene.standing.state != State::Committed {
+                    return Err(Fault::new("LB9001", "reverse", "it is not committed", "Wait."));
+                }
+                scene.reversal = Some(job);
+            }
+            yield_now().await;
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn give<'a>(
         &'a self,
         to: &'a Host,
@@ -249,7 +288,14 @@ struct Rehearsed<R> {
 
 /// What is to be the same after a job that was disturbed: not the epoch, which
 /// each way back raises.
-type Seen = (State, Side, Option<Uuid>, bool, [(bool, BTreeMap<Uuid, Made>, bool); 2]);
+type Seen = (
+    State,
+    Side,
+    Option<Uuid>,
+    bool,
+    Option<JobId>,
+    [(bool, BTreeMap<Uuid, Made>, Option<bool>); 2],
+);
 
 impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     type Runbook = R;
@@ -270,13 +316,17 @@ impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     fn see(&self, world: &dyn World) -> Seen {
         let scene = seen(world);
         let sides = scene.sides.map(|there| (there.runs(), there.made, there.adopted));
-        (scene.standing.state, scene.standing.source, scene.recovery, scene.held, sides)
+        let held = scene.held;
+        (scene.standing.state, scene.standing.source, scene.recovery, held, scene.reversal, sides)
     }
 
     fn holds(&self, world: &dyn World) -> Result<(), String> {
         let scene = seen(world);
         if scene.sides.iter().filter(|there| there.runs()).count() > 1 {
             return Err(format!("the machine runs on both sides: {:?}", scene.sides));
+        }
+        if scene.sides.iter().any(|there| there.adopted.is_some_and(|held| held != scene.unsent)) {
+            return Err(format!("what a lost side has is not held: {:?}", scene.sides));
         }
         Ok(())
     }
@@ -316,7 +366,14 @@ fn protected() -> Scene {
     let standing = Standing { state: State::Protected, ..Standing::enabling() };
     let home = There { known: (1, true), original: true, ..There::default() };
     let away = There { known: (1, false), ..There::default() };
-    Scene { standing, recovery: None, held: false, sides: [home, away] }
+    Scene {
+        standing,
+        recovery: None,
+        held: false,
+        unsent: false,
+        reversal: None,
+        sides: [home, away],
+    }
 }
 
 /// Runs at the target, and waits to be committed.
@@ -328,7 +385,14 @@ fn failed_over() -> Scene {
     let home = There { known: (2, false), ..There::default() };
     let away =
         There { known: (2, true), made: BTreeMap::from([(FORMER, made)]), ..There::default() };
-    Scene { standing, recovery: Some(FORMER), held: false, sides: [home, away] }
+    Scene {
+        standing,
+        recovery: Some(FORMER),
+        held: false,
+        unsent: false,
+        reversal: None,
+        sides: [home, away],
+    }
 }
 
 fn passes<R: Runbook<State = Order, World = dyn World>>(
@@ -391,7 +455,7 @@ fn goes_to_target(scene: Scene, order: Order, wanted: Uuid) {
     let rehearsed = Arc::new(Rehearsed { runbook, scene, order, forward: false });
     let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
     assert_eq!((played.end, played.broken), (jobs::End::Succeeded, None));
-    let (state, _, recovery, _, [home, away]) = played.after;
+    let (state, _, recovery, _, _, [home, away]) = played.after;
     assert!(matches!(state, State::CommitPending { .. }), "{state:?}");
     assert_eq!(recovery, Some(wanted));
     assert_eq!((home.0, away.0), (false, true));
@@ -410,8 +474,10 @@ fn a_change_of_point_ends_with_the_machine_at_the_target() {
 }
 
 #[test]
-fn a_commit_makes_the_disks_stand_for_themselves() {
-    passes(|| commit::Commit, failed_over(), order(), true);
+fn a_commit_makes_the_disks_stand_for_themselves_and_may_ask_for_the_reversal() {
+    for reversal in [None, Some(Uuid::from_u128(11))] {
+        passes(|| commit::Commit, failed_over(), Order { reversal, ..order() }, true);
+    }
 }
 
 #[test]
@@ -420,8 +486,10 @@ fn an_undo_ends_with_the_machine_at_its_source() {
 }
 
 #[test]
-fn a_reversal_turns_the_direction() {
-    let mut scene = failed_over();
-    scene.standing.state = State::Committed;
-    passes(|| reverse::ReverseReplicate, scene, order(), true);
+fn a_reversal_turns_the_direction_and_holds_what_a_lost_side_had() {
+    for unsent in [false, true] {
+        let mut scene = Scene { unsent, ..failed_over() };
+        scene.standing.state = State::Committed;
+        passes(|| reverse::ReverseReplicate, scene, order(), true);
+    }
 }

@@ -39,33 +39,44 @@ impl Runbook for UnplannedFailover {
     type State = Order;
     type World = dyn World;
 
+    /// Version 1 knew of no return that it could follow on.
+    const VERSION: u32 = 2;
+
     fn table(&self) -> Table<Self> {
-        let to_target = Table::new()
-            .step(Begin(Operation::UnplannedFailover))
-            .undone_by(RunAtSource)
-            .step(ShutDownSource)
-            .never_undone("the first step's undo starts it again")
-            .retry(Retry::NEVER)
-            .on_failure(OnFailure::GoOn)
-            .step(BringOverLastData)
-            .never_undone("another point does no harm")
-            .retry(Retry::NEVER)
-            .within(LAST_DATA)
-            .on_failure(OnFailure::GoOn)
-            .step(ChoosePoint)
-            .never_undone("a choice changes nothing")
-            .step(RaiseEpoch)
-            .undone_by(HandEpochBack)
-            .step(FenceSource { may_vouch: true })
-            .never_undone("the epoch that is handed back ends the fence")
+        let fenced = until_fenced()
             .step(DiscardFormer)
             .never_undone("what the return was to drop is dropped");
-        await_commit(run_at_target(to_target))
+        await_commit(run_at_target(fenced))
+    }
+
+    fn older_table(&self, version: u32) -> Option<Table<Self>> {
+        (version == 1).then(|| await_commit(run_at_target(until_fenced())))
     }
 
     fn keys(&self, order: &Order) -> Vec<Key> {
         order.keys()
     }
+}
+
+fn until_fenced() -> Table<UnplannedFailover> {
+    Table::new()
+        .step(Begin(Operation::UnplannedFailover))
+        .undone_by(RunAtSource)
+        .step(ShutDownSource)
+        .never_undone("the first step's undo starts it again")
+        .retry(Retry::NEVER)
+        .on_failure(OnFailure::GoOn)
+        .step(BringOverLastData)
+        .never_undone("another point does no harm")
+        .retry(Retry::NEVER)
+        .within(LAST_DATA)
+        .on_failure(OnFailure::GoOn)
+        .step(ChoosePoint)
+        .never_undone("a choice changes nothing")
+        .step(RaiseEpoch)
+        .undone_by(HandEpochBack)
+        .step(FenceSource { may_vouch: true })
+        .never_undone("the epoch that is handed back ends the fence")
 }
 
 /// What the source wrote last is at the target, if that can be had.

@@ -37,6 +37,7 @@
 //! | what an operator may do, and why not | [`operation`] |
 //! | epochs, fences, what an agent that returns may start | [`fence`] |
 //! | where it stands once its job is lost | [`orphan`] |
+//! | how much a reversal is expected to send | [`estimate`] |
 //! | which kinds of failover there are between which kinds of places | [`route`] |
 //!
 //! That all of it together never runs a machine twice, never spoils the only
@@ -44,6 +45,7 @@
 //! tests, with lost sites, cut links, crashes and stale commands, within the
 //! bounds that are stated there.
 
+pub mod estimate;
 #[cfg(test)]
 mod exploration;
 pub mod fence;

@@ -10,7 +10,11 @@ use super::{Cursor, Digest, Malformed, put_blob, record::Consistency};
 use crate::geometry::Cycle;
 
 const MAGIC: [u8; 8] = *b"LBMANIF1";
+/// What is written where no point has a hold that version 1 does not know, so that
+/// older programs read what they can.
 const VERSION: u16 = 1;
+/// Knows [`Hold::Lost`].
+const VERSION_LOST: u16 = 2;
 /// The most bytes that a manifest unpacks to.
 const MAX: usize = 1 << 30;
 
@@ -45,6 +49,9 @@ pub enum Hold {
     None,
     /// An operator, until taken back.
     Operator,
+    /// That a site had it when it was lost, and may never have sent it: until an
+    /// operator takes it back.
+    Lost,
     /// Write once: nobody may delete it before this instant (ms since 1970).
     Until(i64),
 }
@@ -187,7 +194,9 @@ impl Manifest {
         let body = self.body();
         let packed = zstd::bulk::compress(&body, 1).unwrap_or_default();
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let has_lost = self.points.iter().any(|point| point.hold == Hold::Lost);
+        let version = if has_lost { VERSION_LOST } else { VERSION };
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&(body.len() as u32).to_le_bytes());
         put_blob(&mut out, &packed);
@@ -213,6 +222,7 @@ impl Manifest {
                 Hold::None => (0, 0),
                 Hold::Operator => (1, 0),
                 Hold::Until(instant) => (2, instant),
+                Hold::Lost => (3, 0),
             };
             points.extend_from_slice(&[point.consistency.to_byte(), hold]);
             points.extend_from_slice(&until.to_le_bytes());
@@ -290,7 +300,7 @@ impl Manifest {
         if cursor.array()? != MAGIC {
             return Err(Malformed("this is no manifest"));
         }
-        if cursor.u16()? != VERSION {
+        if !(VERSION..=VERSION_LOST).contains(&cursor.u16()?) {
             return Err(Malformed("a manifest of a newer version"));
         }
         cursor.u16()?;
@@ -348,6 +358,7 @@ impl Manifest {
                 0 => Hold::None,
                 1 => Hold::Operator,
                 2 => Hold::Until(until),
+                3 => Hold::Lost,
                 _ => return Err(Malformed("an unknown hold")),
             };
             points.push(Point {
@@ -485,16 +496,30 @@ mod tests {
         }
     }
 
-    /// Changing this breaks every store in the field.
+    fn with_lost() -> Manifest {
+        let mut manifest = sample();
+        manifest.points[1].hold = Hold::Lost;
+        manifest
+    }
+
+    /// Changing these breaks every store in the field.
     #[test]
-    fn golden_manifest() {
-        let golden: Vec<u8> = include_str!("golden/manifest.hex")
-            .trim()
-            .as_bytes()
-            .chunks(2)
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect();
-        assert_eq!(Manifest::decode_body(&golden).unwrap(), sample());
-        assert!(sample().body() == golden, "a new version is needed");
+    fn golden_manifests() {
+        let versions = [
+            (VERSION, sample(), include_str!("golden/manifest.hex")),
+            (VERSION_LOST, with_lost(), include_str!("golden/manifest-2.hex")),
+        ];
+        for (version, manifest, golden) in versions {
+            let golden: Vec<u8> = golden
+                .trim()
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+                .collect();
+            assert_eq!(Manifest::decode_body(&golden).unwrap(), manifest);
+            assert!(manifest.body() == golden, "a new version is needed");
+            assert_eq!(manifest.encode()[8..10], version.to_le_bytes());
+            assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use replica::{
-    error::StoreResult,
+    error::{StoreError, StoreResult},
+    format::manifest::Hold,
     geometry::Cycle,
     medium::simulated::{Fault, SimulatedMedium},
     writer::{Writer, WriterOptions},
@@ -20,6 +21,8 @@ struct Known {
     cycle: Option<Cycle>,
     /// A point whose deletion was asked for and not answered.
     dropping: Option<Cycle>,
+    /// A point whose hold was answered.
+    held: Option<Cycle>,
     changes: Vec<Change>,
     /// Changes whose sync was answered.
     acknowledged: u64,
@@ -83,6 +86,10 @@ fn play(mut writer: Writer, known: &mut Known) -> StoreResult<()> {
             known.points.remove(&oldest);
             writer.reclaim(2)?;
         }
+        if round == 2 {
+            writer.hold(cycle, Hold::Lost)?;
+            known.held = Some(cycle);
+        }
     }
     writer.settle()
 }
@@ -103,6 +110,11 @@ fn check(medium: &SimulatedMedium, mut known: Known) {
         known.points.remove(&dropped);
     }
     model::check(&writer.store(), &known.points);
+    if let Some(held) = known.held {
+        assert_eq!(writer.store().point(held).unwrap().hold, Hold::Lost);
+        let refused = writer.drop_points(&[held], i64::MAX);
+        assert!(matches!(refused, Err(StoreError::Kept { .. })), "{refused:?}");
+    }
     let received = writer.resume(&DISKS).unwrap();
     let (had, resumed) = match received {
         Some(received) if received.cycle == known.cycle => (received.changes, true),

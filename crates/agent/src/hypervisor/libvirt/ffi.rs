@@ -872,6 +872,17 @@ impl Domain {
 
     /// How many requests a disk has had since the start.
     pub(super) fn disk_requests(&self, target: &str) -> Result<u64, LibvirtError> {
+        let stats = self.disk_stats(target)?;
+        let count = |requests: i64| u64::try_from(requests).unwrap_or_default();
+        Ok(count(stats.rd_req) + count(stats.wr_req))
+    }
+
+    /// How many bytes the guest has written to a disk since the start.
+    pub(super) fn disk_bytes_written(&self, target: &str) -> Result<u64, LibvirtError> {
+        Ok(u64::try_from(self.disk_stats(target)?.wr_bytes).unwrap_or_default())
+    }
+
+    fn disk_stats(&self, target: &str) -> Result<sys::virDomainBlockStatsStruct, LibvirtError> {
         let target = c_string(target)?;
         // SAFETY: plain integers.
         let mut stats: sys::virDomainBlockStatsStruct = unsafe { zeroed() };
@@ -885,8 +896,7 @@ impl Domain {
                 size_of_val(&stats),
             )
         })?;
-        let count = |requests: i64| u64::try_from(requests).unwrap_or_default();
-        Ok(count(stats.rd_req) + count(stats.wr_req))
+        Ok(stats)
     }
 
     /// Begins to bring all that a disk's image stands on into the image itself,

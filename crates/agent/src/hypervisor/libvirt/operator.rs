@@ -229,6 +229,39 @@ impl Operator {
         targets.iter().map(|target| domain.disk_requests(target)).sum()
     }
 
+    /// How many bytes the guest has written to these disks of a machine since its
+    /// start. The machine must run.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn disk_bytes_written(
+        &self,
+        machine: MachineUuid,
+        targets: &[String],
+    ) -> Result<u64, LibvirtError> {
+        let domain = self.domain(machine)?;
+        targets.iter().map(|target| domain.disk_bytes_written(target)).sum()
+    }
+
+    /// How many bytes the guest sees of these disks of a machine together, and how
+    /// many they take.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn disk_sizes(
+        &self,
+        machine: MachineUuid,
+        targets: &[String],
+    ) -> Result<(u64, u64), LibvirtError> {
+        let domain = self.domain(machine)?;
+        let sizes = targets.iter().map(|target| domain.block_size(target));
+        sizes
+            .map(|size| size.map(|size| (size.capacity, size.allocation)))
+            .try_fold((0, 0), |(bytes, taken), size| {
+                size.map(|(more, of)| (bytes + more, taken + of))
+            })
+    }
+
     /// Begins to bring all that a disk's image stands on into the image itself,
     /// at most so many bytes a second. The machine must run.
     ///

@@ -44,6 +44,8 @@ impl From<Consistency> for ConsistencyView {
 pub(super) enum HoldView {
     Nothing,
     Operator,
+    /// A site had it when it was lost, and may never have sent it.
+    Lost,
     WriteOnce {
         #[serde(with = "time::serde::rfc3339")]
         until: OffsetDateTime,
@@ -55,6 +57,7 @@ impl HoldView {
         match self {
             Self::Nothing => "-".into(),
             Self::Operator => "operator".into(),
+            Self::Lost => "what a lost site had".into(),
             Self::WriteOnce { until } => format!("write-once until {}", utc(*until)),
         }
     }
@@ -65,6 +68,7 @@ impl From<Hold> for HoldView {
         match hold {
             Hold::None => Self::Nothing,
             Hold::Operator => Self::Operator,
+            Hold::Lost => Self::Lost,
             Hold::Until(at) => Self::WriteOnce { until: instant(at) },
         }
     }

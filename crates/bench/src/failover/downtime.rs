@@ -15,7 +15,8 @@ use crate::{
 
 const FIGURES: &[&str] = &["planned_downtime"];
 
-pub(super) const GROUP: Group = Group { figures: FIGURES, image: |_| 0, room: |_| 0, measure };
+pub(super) const GROUP: Group =
+    Group { figures: FIGURES, image: |scale| scale.content, room: |_| 0, measure };
 
 /// A line that the lab tells: seconds.
 #[derive(Deserialize)]
@@ -27,12 +28,19 @@ struct Round {
 
 fn measure(bench: &mut Bench) -> Result<()> {
     let Some(lab) = lab(bench, FIGURES)? else { return Ok(()) };
-    let rounds: Vec<Round> =
-        lab.rounds(["planned".to_owned(), format!("--rounds={}", bench.scale.rounds)])?;
+    let image = bench.image()?;
+    let scale = bench.scale;
+    let rounds: Vec<Round> = lab.rounds([
+        "planned".to_owned(),
+        format!("--rounds={}", scale.rounds),
+        format!("--content={}", image.path().display()),
+        format!("--bytes={}", scale.content),
+    ])?;
     let median = |of: fn(&Round) -> f64| Samples::of(rounds.iter().map(of)).median();
     let own = Samples::of(rounds.iter().map(|round| round.gap - round.shut_down - round.boot));
     bench.tell(Figure::new(FIGURES[0], "s", Better::Lower, &own).goal(2.0).note(format!(
-        "a disk of 1 GiB; from the last record at the source to the first at the target {:.2} s, less {:.2} s to shut down and {:.2} s to boot by virsh",
+        "a disk with {} MiB, which both sides compare by hash while nothing runs; from the last record at the source to the first at the target {:.2} s, less {:.2} s to shut down and {:.2} s to boot by virsh",
+        scale.content >> 20,
         median(|round| round.gap),
         median(|round| round.shut_down),
         median(|round| round.boot),

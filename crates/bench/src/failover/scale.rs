@@ -11,8 +11,8 @@ pub(crate) struct Scale {
     pub(crate) large_disk: u64,
     /// Rounds of reads and of reverses, which take longer.
     pub(crate) long_rounds: u32,
-    /// Bytes of the file that is read in the guests.
-    pub(crate) read: u64,
+    /// Bytes of the file on the disks that are read or compared.
+    pub(crate) content: u64,
     /// Seconds of random reads.
     pub(crate) reading_seconds: u32,
     /// Bytes of the file in which a guest overwrites some.
@@ -28,7 +28,7 @@ impl Scale {
         points: 300,
         large_disk: 1 << 40,
         long_rounds: 3,
-        read: 1 << 30,
+        content: 1 << 30,
         reading_seconds: 10,
         reversed: 256 << 20,
         overwritten_mib: 100,
@@ -40,7 +40,7 @@ impl Scale {
         points: 5,
         large_disk: 16 << 30,
         long_rounds: 1,
-        read: 32 << 20,
+        content: 32 << 20,
         reading_seconds: 2,
         reversed: 32 << 20,
         overwritten_mib: 8,

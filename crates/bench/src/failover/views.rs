@@ -25,7 +25,7 @@ const FIGURES: &[&str] = &[
 ];
 
 pub(super) const GROUP: Group =
-    Group { figures: FIGURES, image: |scale| scale.read, room: |_| 0, measure };
+    Group { figures: FIGURES, image: |scale| scale.content, room: |_| 0, measure };
 
 /// A line that the lab tells.
 #[derive(Deserialize)]
@@ -60,12 +60,12 @@ fn measure(bench: &mut Bench) -> Result<()> {
         "views".to_owned(),
         format!("--rounds={}", scale.long_rounds),
         format!("--content={}", image.path().display()),
-        format!("--bytes={}", scale.read),
+        format!("--bytes={}", scale.content),
         format!("--seconds={}", scale.reading_seconds),
     ])?;
     let read = format!(
         "a file of {} MiB, past the guest's page cache, one read at a time by a program of ours in place of fio; what both stand on is in this host's memory, as far as there is enough",
-        scale.read >> 20
+        scale.content >> 20
     );
     let sequential = format!("{read}; 1 MiB at a time, each byte for the first time");
     let random = format!("{read}; 4 KiB, for {} s, after all was read once", scale.reading_seconds);

@@ -6,13 +6,14 @@
 //! its source, from the last record until it is shut down by virsh, and from
 //! `virsh start` to its first record.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 use lab::product::{Controller, Deployment};
 use lab::{Guest, Hearing, Lab, guest, wait_for};
 
-use crate::ground::{COPIED, SOON, order, protect, turns};
+use crate::ground::{COPIED, SOON, disk_for, folder_with, order, protect, turns};
 
 /// Records a second, which is how exactly the last and the first are seen.
 const RECORDS: u32 = 50;
@@ -24,9 +25,13 @@ pub struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Bytes of the machine's disk
+    /// A file that is on the machine's disk: both sides are compared while it is
+    /// down
+    #[arg(long)]
+    content: PathBuf,
+    /// Bytes of it
     #[arg(long, default_value_t = 1 << 30)]
-    disk: u64,
+    bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -38,7 +43,8 @@ enum Turn {
 pub async fn measure(arguments: &Arguments) -> Result<()> {
     let lab = Lab::start("how long nothing is written in a planned failover").await?;
     let product = Deployment::start(&lab).await?;
-    let web = guest("web").formatted_disk(arguments.disk).workload(RECORDS);
+    let files = folder_with(lab.east(), &arguments.content, arguments.bytes)?;
+    let web = guest("web").filled_disk(disk_for(arguments.bytes), &files).workload(RECORDS);
     let home = lab.east().boot(web.without_filesystem_check()).await?;
     let away = lab.west().guest("web");
     protect(&product.controller).await?;

@@ -64,10 +64,11 @@ fn measure(bench: &mut Bench) -> Result<()> {
         format!("--seconds={}", scale.reading_seconds),
     ])?;
     let read = format!(
-        "a file of {} MiB, past the guest's page cache, one read at a time by a program of ours in place of fio; what both stand on is in this host's memory, as far as there is enough",
+        "a file of {} MiB, past the guest's page cache, one read at a time by a program of ours in place of fio",
         scale.content >> 20
     );
-    let sequential = format!("{read}; 1 MiB at a time, each byte for the first time");
+    let sequential =
+        format!("{read}; 1 MiB at a time, from files that are not in the host's memory");
     let random = format!("{read}; 4 KiB, for {} s, after all was read once", scale.reading_seconds);
     let picks: [(Pick, &str, f64, &str); 4] = [
         (|r| (r.view.ours.sequential, r.view.theirs.sequential), "MB/s", 0.6, &sequential),

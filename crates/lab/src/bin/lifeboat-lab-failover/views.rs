@@ -5,15 +5,20 @@
 //! the same files. Both
 //! read the same file, in turn: in order, and anywhere. Then `nbdcopy` copies
 //! the view into a local qcow2, the machine is hydrated while it runs, and both
-//! guests read once more. What both stand on was written by this run and is in
-//! the host's memory, as far as there is enough of it.
+//! guests read once more.
+//!
+//! Before reads in order, the host forgets what it has in memory of the
+//! files that the guest's disk stands on: after a failover nobody has read them
+//! yet. Reads anywhere come after that, of what was read once.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use lab::product::Deployment;
+use lab::product::{Deployment, STORE};
 use lab::{Guest, Lab, Site, guest};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::process::Command;
@@ -22,6 +27,8 @@ use crate::ground::{FILE, disk_for, folder_with, protect, turns};
 
 /// Where an agent makes machines of points.
 const RECOVERED: &str = "/var/lib/lifeboat/recovered";
+/// Where machines have their own disks.
+const IMAGES: &str = "/var/lib/libvirt/images";
 /// What `nbdcopy` writes, at west.
 const COPY: &str = "/var/lib/libvirt/images/copy.qcow2";
 
@@ -119,6 +126,9 @@ impl Stage<'_> {
     async fn reads(&self, round: u32, copy: &Guest) -> Result<Pair<Reads>> {
         let mut pair = Pair::default();
         for of_ours in turns(round, [true, false]) {
+            for folder in [STORE, RECOVERED, IMAGES] {
+                forget(&self.lab.west().outside(folder))?;
+            }
             if of_ours {
                 pair.ours = reads(copy, self.seconds).await?;
             } else {
@@ -176,6 +186,23 @@ async fn reads(guest: &Guest, seconds: u32) -> Result<Reads> {
         said.trim().parse().with_context(|| format!("read {said:?}"))
     };
     Ok(Reads { sequential: read(&[]).await?, random: read(&[&seconds.to_string()]).await? })
+}
+
+/// Has the host keep nothing in memory of the files in a folder and below.
+fn forget(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let (kind, path) = entry.and_then(|entry| Ok((entry.file_type()?, entry.path())))?;
+        if kind.is_dir() {
+            forget(&path)?;
+        } else if kind.is_file() {
+            let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+            // What is not yet written cannot be forgotten.
+            file.sync_all().with_context(|| format!("sync {}", path.display()))?;
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+                .with_context(|| format!("forget {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 async fn create(site: &Site, size: u64) -> Result<()> {

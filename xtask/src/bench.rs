@@ -6,14 +6,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::metadata::root;
 
+/// Suites with figures of real guests.
+const IN_THE_LAB: [&str; 2] = ["replication", "failover"];
+
 /// Runs `lifeboat-bench` with these arguments, in our place: it cleans up
 /// after itself, also when it is interrupted.
 pub(crate) fn run(first: Option<&str>, arguments: Vec<OsString>) -> Result<()> {
-    if arguments.first().is_some_and(|suite| suite == "replication") {
-        build_lab()?;
-    }
     if first == Some("soak") && arguments.first().is_some_and(|soak| soak == "failover") {
         return soak_failover();
+    }
+    if arguments.first().is_some_and(|suite| IN_THE_LAB.iter().any(|name| suite == name)) {
+        build_lab()?;
     }
     // Relative paths in the arguments are those of the caller.
     let error = Command::new("cargo")
@@ -40,7 +43,7 @@ fn soak_failover() -> Result<()> {
     cargo(&["test", "--locked", "-p", "lab", "--test", "failover_disturbed", "--", "--nocapture"])
 }
 
-/// Builds the product and the lab, whose guests count their writes.
+/// Builds the product and the lab, whose guests say what they do.
 fn build_lab() -> Result<()> {
     let status = Command::new("cargo")
         .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])

@@ -26,7 +26,8 @@ pub(crate) struct Figure {
     unit: &'static str,
     /// The opponent's median, in the same unit.
     opponent: Option<f64>,
-    /// `value` ÷ `opponent`: what the goal is about, where there is an opponent.
+    /// `value` ÷ `opponent`, unless the note says otherwise: what the goal is
+    /// about, where there is an opponent.
     ratio: Option<f64>,
     /// None where nothing was promised.
     goal: Option<f64>,
@@ -68,6 +69,18 @@ impl Figure {
         self.ratio = Some(self.value / opponent);
         self.opponent_name = Some(name.into());
         self
+    }
+
+    /// As [`against`](Self::against), where so much of the value was granted
+    /// before anything is compared.
+    pub(crate) fn against_after(
+        self,
+        granted: f64,
+        name: impl Into<String>,
+        opponent: f64,
+    ) -> Self {
+        let ratio = (self.value - granted) / opponent;
+        Self { ratio: Some(ratio), ..self.against(name, opponent) }
     }
 
     /// What was promised: of the ratio, or of the value without an opponent.

@@ -13,6 +13,8 @@
 //! | what compression alone costs | [`codec`] |
 //! | the figures of the replica store | [`replica`] |
 //! | the figures of replication | [`replication`] |
+//! | the figures of failover | [`failover`] |
+//! | what is measured on real guests | [`lab`] |
 //!
 //! Rules: our run and the opponent's are made in turn in one run of this
 //! program, because machines are shared and noisy; the median counts; a goal
@@ -23,8 +25,10 @@
 
 mod codec;
 mod content;
+mod failover;
 mod figure;
 mod image;
+mod lab;
 mod pairing;
 mod process;
 mod replica;
@@ -49,6 +53,8 @@ enum Command {
     Replica(suite::Arguments),
     /// Replication: first copy, cycles, resynchronisation, many machines
     Replication(suite::Arguments),
+    /// Failover: how soon a machine runs, how fast it reads, what a reverse sends
+    Failover(suite::Arguments),
     /// What takes too long for a benchmark
     #[command(subcommand)]
     Soak(Soak),
@@ -79,6 +85,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Replica(arguments) => replica::run(arguments),
         Command::Replication(arguments) => replication::run(arguments),
+        Command::Failover(arguments) => failover::run(arguments),
         Command::Soak(Soak::ReplicaMemory(arguments)) => replica::memory::soak(&arguments),
         Command::Probe(Probe::Replica(probe)) => probe.run(),
         Command::Probe(Probe::Replication(probe)) => probe.run(),

@@ -60,7 +60,7 @@ pub use crate::acceleration::Acceleration;
 pub use crate::image::Image;
 pub use crate::lab::Lab;
 pub use crate::libvirt::Network;
-pub use crate::machine::{Bus, Exec, Format, Guest, GuestSpec, Nic, guest};
+pub use crate::machine::{Bus, Exec, Format, Guest, GuestSpec, Hearing, Nic, guest};
 pub use crate::place::Place;
 pub use crate::process::Process;
 pub use crate::run::{run, wait_for};

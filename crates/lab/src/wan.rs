@@ -221,6 +221,18 @@ impl Wan {
         Ok(())
     }
 
+    /// Bytes that the site has sent over its line since it has power, with all
+    /// headers.
+    ///
+    /// # Errors
+    /// When the site has no power.
+    pub async fn sent(&self, site: SiteName) -> Result<u64> {
+        let mut ip = self.sites[site as usize].command("ip");
+        let told = run(ip.args(["-s", "-j", "link", "show", "dev", INTERFACE]), "look at a line");
+        let told: serde_json::Value = serde_json::from_str(&told.await?).context("read it")?;
+        told[0]["stats64"]["tx"]["bytes"].as_u64().context("find what a line has sent")
+    }
+
     async fn ip(&self, words: &[&str]) -> Result<()> {
         let ran = run(self.third.command("ip").args(words), "arrange the WAN").await;
         ran.map(drop).context("in the third place")

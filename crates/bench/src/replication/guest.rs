@@ -1,24 +1,17 @@
 //! What a guest notices: `guest_iops`. Its random writes a second with a point
 //! made of it each 30 s, beside those without protection, in turn.
-//!
-//! Guests that count their writes are the lab's; this crate knows nothing of
-//! it and runs its program `lifeboat-lab-iops`, which lies beside this one or
-//! where the environment's `LIFEBOAT_LAB_IOPS` says.
 
-use std::process::Stdio;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use serde::Deserialize;
 
 use super::{Bench, Group};
 use crate::{
     figure::{Better, Figure},
+    lab::LabProgram,
     pairing::Samples,
-    process::program,
 };
 
 const FIGURES: &[&str] = &["guest_iops"];
-const PROGRAM: &str = "lifeboat-lab-iops";
 
 pub(super) const GROUP: Group = Group { figures: FIGURES, image: |_| 0, room: |_| 0, measure };
 
@@ -30,33 +23,19 @@ struct Round {
 }
 
 fn measure(bench: &mut Bench) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        bench.skip(FIGURES, "it takes root to have a guest of our own");
-        return Ok(());
-    }
-    let path = match std::env::var_os("LIFEBOAT_LAB_IOPS") {
-        Some(path) => path.into(),
-        None => std::env::current_exe().context("find this program")?.with_file_name(PROGRAM),
+    let program = match LabProgram::find("lifeboat-lab-iops")? {
+        Ok(program) => program,
+        Err(why) => {
+            bench.skip(FIGURES, why);
+            return Ok(());
+        }
     };
-    if !path.exists() {
-        bench.skip(FIGURES, "run: cargo build --release -p cli -p lab --bins");
-        return Ok(());
-    }
     let scale = bench.scale;
-    let mut command = program(&path);
-    command.args(["--rounds", &scale.guest_rounds.to_string()]);
-    command.args(["--seconds", &scale.guest_seconds.to_string()]);
-    command.args(["--every", &scale.guest_every.to_string()]);
-    // What it says of its progress, and why it fails, is for whoever waits.
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("run {PROGRAM}"))?;
-    ensure!(output.status.success(), "{PROGRAM} ended with {}", output.status);
-    let told = String::from_utf8(output.stdout).context("read what it measured")?;
-    let rounds: Vec<Round> = told
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("understand {line:?}")))
-        .collect::<Result<_>>()?;
-    ensure!(!rounds.is_empty(), "{PROGRAM} measured nothing");
+    let rounds: Vec<Round> = program.rounds([
+        format!("--rounds={}", scale.guest_rounds),
+        format!("--seconds={}", scale.guest_seconds),
+        format!("--every={}", scale.guest_every),
+    ])?;
     // Rounds are compared one by one: what slows a machine down lasts longer.
     let ratios = Samples::of(rounds.iter().map(|round| round.protected / round.unprotected));
     let protected = Samples::of(rounds.iter().map(|round| round.protected));

@@ -12,7 +12,7 @@ use super::spec::PORTS;
 use crate::run::wait_for;
 use crate::site::Site;
 
-/// How long a guest may take to come up or to shut down.
+/// How long a guest may take to shut down.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A machine of a site, by its name. Nothing is kept here: every question goes
@@ -65,33 +65,9 @@ impl Guest {
     /// # Errors
     /// When it is not up within 90 seconds; with the end of its console.
     pub async fn start(&self) -> Result<()> {
-        let heard = self.port_text()?.len();
+        let heard = self.listen()?;
         self.site.virsh(&["start", &self.name]).await?;
-        self.up_since(heard).await
-    }
-
-    /// Waits until it is up, having said so behind the first `heard` bytes of
-    /// its port.
-    async fn up_since(&self, heard: usize) -> Result<()> {
-        let what = format!("wait until {} is up", self.name);
-        let ready = wait_for(&what, PATIENCE, async || {
-            let text = self.port_text()?;
-            let new = text.get(heard..).unwrap_or_default();
-            for line in Line::parse_all(new) {
-                match line {
-                    Line::Ready => return Ok(Some(())),
-                    Line::Failed(what) => bail!("{} says: {what}", self.name),
-                    _ => {}
-                }
-            }
-            Ok(None)
-        });
-        let ready = match ready.await {
-            Ok(()) => self.answers(PATIENCE).await,
-            Err(error) => Err(error),
-        };
-        ready
-            .with_context(|| format!("console of {} ends with:\n{}", self.name, self.console_end()))
+        heard.comes_up().await
     }
 
     /// Restarts it from inside, in order, and waits until it is up again.
@@ -99,9 +75,9 @@ impl Guest {
     /// # Errors
     /// When it is not up within 90 seconds.
     pub async fn reboot(&self) -> Result<()> {
-        let heard = self.port_text()?.len();
+        let heard = self.listen()?;
         self.site.virsh(&["reboot", "--mode", "agent", &self.name]).await?;
-        self.up_since(heard).await
+        heard.comes_up().await
     }
 
     /// Asks it to shut down and waits until it is off.
@@ -122,13 +98,11 @@ impl Guest {
     }
 
     async fn shut_down(&self, words: &[&str]) -> Result<()> {
-        let heard = self.port_text()?.len();
+        let heard = self.listen()?;
         self.site.virsh(words).await?;
         let what = format!("shut {} down", self.name);
         wait_for(&what, PATIENCE, async || Ok((!self.is_running().await?).then_some(()))).await?;
-        let text = self.port_text()?;
-        let mut lines = Line::parse_all(text.get(heard..).unwrap_or_default());
-        if !lines.any(|line| line == Line::Stopped) {
+        if !heard.has_stopped()? {
             bail!("{} is off, but not by an orderly end:\n{}", self.name, self.console_end());
         }
         Ok(())
@@ -232,11 +206,11 @@ impl Guest {
         Ok(Line::parse_all(&text).rev().find_map(pick))
     }
 
-    fn port_text(&self) -> Result<String> {
+    pub(super) fn port_text(&self) -> Result<String> {
         read(&self.port)
     }
 
-    fn console_end(&self) -> String {
+    pub(super) fn console_end(&self) -> String {
         let console = self.console().unwrap_or_default();
         let lines: Vec<&str> = console.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")

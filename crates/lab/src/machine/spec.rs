@@ -1,15 +1,15 @@
 //! What a machine is to be, as a story says it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use guest::parameters::{Address, Overwrite};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::description;
-use crate::run::run;
+use super::disk::{Content, Disk, Format};
 use crate::site::Site;
 
 /// Folder of machines' serial ports, at either site.
@@ -47,21 +47,6 @@ pub struct GuestSpec {
     pub(super) workload: Option<u32>,
     pub(super) overwrite: Option<Overwrite>,
     pub(super) check_filesystems: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Disk {
-    pub size: u64,
-    pub format: Format,
-}
-
-/// Format of a disk's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// QEMU's own, which can hold dirty bitmaps.
-    Qcow2,
-    /// The bytes as the guest sees them.
-    Raw,
 }
 
 /// What disks are attached to.
@@ -127,8 +112,25 @@ impl GuestSpec {
 
     /// Adds a disk of that many bytes in the given format.
     pub fn disk_as(mut self, bytes: u64, format: Format) -> Self {
-        let size = bytes;
-        self.disks.push(Disk { size, format });
+        let (size, content) = (bytes, Content::Blank);
+        self.disks.push(Disk { size, format, content });
+        self
+    }
+
+    /// Adds a qcow2 disk of that many bytes which is formatted already, so that
+    /// its size costs nothing: the guest would write to all of it.
+    pub fn formatted_disk(self, bytes: u64) -> Self {
+        self.disk_of(bytes, None)
+    }
+
+    /// Adds such a disk with a copy of a folder's files on it.
+    pub fn filled_disk(self, bytes: u64, files: &Path) -> Self {
+        self.disk_of(bytes, Some(files.to_owned()))
+    }
+
+    fn disk_of(mut self, size: u64, files: Option<PathBuf>) -> Self {
+        let content = Content::FileSystem { files };
+        self.disks.push(Disk { size, format: Format::Qcow2, content });
         self
     }
 
@@ -207,22 +209,15 @@ impl GuestSpec {
 
     /// Path inside the site of the file of disk `index`.
     pub(super) fn disk_file(&self, index: usize) -> String {
-        let extension = match self.disks[index].format {
-            Format::Qcow2 => "qcow2",
-            Format::Raw => "img",
-        };
+        let extension = self.disks[index].format.extension();
         format!("{IMAGES}/{}-{index}.{extension}", self.name)
     }
 
     /// Makes the disks and defines the machine.
     pub(crate) async fn define(&self, site: &Site) -> Result<()> {
         site.image().require_driver(self.bus)?;
-        for (disk, index) in self.disks.iter().zip(0..) {
-            let file = self.disk_file(index);
-            ensure!(!site.outside(&file).exists(), "the disk {file} exists already");
-            let mut create = site.command("qemu-img");
-            create.args(["create", "-q", "-f", disk.format.name(), &file]);
-            run(create.arg(disk.size.to_string()), "make a disk").await?;
+        for (disk, number) in self.disks.iter().zip(0_u16..) {
+            disk.make(site, number, &self.disk_file(number.into())).await?;
         }
         if !self.disks.is_empty() {
             site.virsh(&["pool-refresh", "default"]).await?;
@@ -231,14 +226,5 @@ impl GuestSpec {
         fs::write(&file, description::domain(self, site.acceleration()))
             .with_context(|| format!("write {}", file.display()))?;
         site.virsh(&["define", &file.to_string_lossy()]).await.map(drop)
-    }
-}
-
-impl Format {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-        }
     }
 }

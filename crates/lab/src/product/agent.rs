@@ -211,9 +211,18 @@ impl Agent {
     /// # Errors
     /// When it fails.
     pub async fn status(&self) -> Result<serde_json::Value> {
+        self.ask(&["status"]).await
+    }
+
+    /// What `lifeboat agent WORDS…` says for programs, run where it runs.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn ask(&self, words: &[&str]) -> Result<serde_json::Value> {
         let mut command = self.site.command(&self.binary);
-        command.args(["--json", "agent", "status", "--state-folder", &self.state_folder]);
-        let output = command.kill_on_drop(true).output().await.context("ask for its status")?;
+        command.args(["--json", "agent"]).args(words).args(["--state-folder", &self.state_folder]);
+        let output = command.kill_on_drop(true).output().await;
+        let output = output.with_context(|| format!("run lifeboat agent {words:?}"))?;
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("read {}", String::from_utf8_lossy(&output.stderr)))
     }

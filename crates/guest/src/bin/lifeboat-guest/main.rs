@@ -9,6 +9,8 @@
 //! guest workload start RATE | stop         records per second
 //! guest overwrite start DISK BLOCKS RATE | stop
 //! guest iops DISK MIB SECONDS              prints random writes a second
+//! guest reads DISK FILE                    prints bytes a second, read in order
+//! guest reads DISK FILE SECONDS            prints random reads a second
 //! ```
 
 mod check;
@@ -20,6 +22,7 @@ mod network;
 mod overwrite;
 mod port;
 mod power;
+mod reads;
 mod service;
 mod workload;
 
@@ -59,6 +62,8 @@ fn dispatch(words: &[&str]) -> Result<()> {
             service::start("overwrite", &[disk, blocks, rate])
         }
         (_, ["iops", disk, mib, seconds]) => iops::run(parse(disk)?, parse(mib)?, parse(seconds)?),
+        (_, ["reads", disk, file]) => reads::sequential(parse(disk)?, file),
+        (_, ["reads", disk, file, seconds]) => reads::random(parse(disk)?, file, parse(seconds)?),
         (_, ["overwrite", "stop"]) => service::stop("overwrite"),
         (_, other) => bail!("nothing is called {other:?}"),
     }

@@ -43,7 +43,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// What takes too long for a benchmark: `soak replica-memory`; `soak --help` says more
+    /// What takes too long for a benchmark: `soak replica-memory`, `soak failover`; `soak --help` says more
     #[command(disable_help_flag = true)]
     Soak {
         /// What to do, and how

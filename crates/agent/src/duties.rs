@@ -13,6 +13,7 @@ use tracing::warn;
 use wire::replication::{DUTIES_FORMAT, Duties, Replication};
 
 use crate::epochs::owners::Owners;
+use crate::heritage;
 use crate::identity::StateFolder;
 use crate::keep::Keepers;
 use crate::ship::{Shippers, Surroundings};
@@ -93,8 +94,11 @@ pub async fn perform(
                 if let Some(duties) = duties {
                     // First of all: who must not run is stopped at once.
                     owners.learn(&duties.ownership).await;
-                    if let Err(error) = keep(&folder, &duties) {
-                        warn!(%error, "the duties of this host cannot be kept: after a restart it knows the former ones until the controller is there");
+                    match keep(&folder, &duties) {
+                        Ok(()) => heritage::told(&folder),
+                        Err(error) => {
+                            warn!(%error, "the duties of this host cannot be kept: after a restart it knows the former ones until the controller is there");
+                        }
                     }
                     shippers.reconcile(&duties.shipping);
                     known = duties;
@@ -106,6 +110,7 @@ pub async fn perform(
         }
         // Both also begin anew what ended by a defect of ours.
         keepers.reconcile(&known.keeping);
+        keepers.bequeath(&known.heritage);
         shippers.revive();
         let report = Replication { shipping: shippers.reports(), keeping: keepers.reports() };
         reports.send_if_modified(|before| {

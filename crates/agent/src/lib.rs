@@ -13,6 +13,7 @@
 //! | what `lifeboat agent status` shows | [`status`] |
 //! | libvirt | [`hypervisor`] |
 //! | what it is to do in replication | [`duties`] |
+//! | what another controller must know to go on | [`heritage`] |
 //! | a machine's changes | [`capture`] |
 //! | sending them to another host | [`ship`] |
 //! | keeping another host's points | [`keep`] |
@@ -31,6 +32,7 @@ pub mod connection;
 pub mod duties;
 pub mod enrol;
 pub mod epochs;
+pub mod heritage;
 pub mod hypervisor;
 pub mod identity;
 pub mod keep;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub mod adoption;
 pub mod audit;
 pub mod cloud;
 pub mod event;

@@ -4,8 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::nouns::{
-    Look, agent, audit, cloud, controller, event, failover, host, job, point, policy, protect,
-    protected, site, store, token, verify,
+    Look, adopt, agent, audit, cloud, controller, event, failover, host, job, point, policy,
+    protect, protected, site, store, token, verify,
 };
 use crate::settings::Connection;
 
@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Point(point::Command),
     /// Compare a protected machine with its replica, and print the report
     Verify(verify::Arguments),
+    /// Go on with what a lost controller left with its hosts, which were enrolled here with
+    /// --take-over
+    Adopt(adopt::Arguments),
     /// Tokens: who may use the API, and who may become a host
     #[command(subcommand)]
     Token(token::Command),

@@ -22,8 +22,8 @@ mod settings;
 use arguments::{Arguments, Command};
 use failure::Failure;
 use nouns::{
-    agent, audit, cloud, controller, event, failover, health, host, job, machine, network, point,
-    policy, pool, protect, protected, site, store, token, verify,
+    adopt, agent, audit, cloud, controller, event, failover, health, host, job, machine, network,
+    point, policy, pool, protect, protected, site, store, token, verify,
 };
 
 fn main() -> ExitCode {
@@ -70,6 +70,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Job(command) => job::run(command, &session).await,
         Command::Point(command) => point::run(command, &session).await,
         Command::Verify(arguments) => verify::run(arguments, &session).await,
+        Command::Adopt(arguments) => adopt::run(arguments, &session).await,
         Command::Token(command) => token::run(command, &session).await,
         Command::Audit(command) => audit::run(command, &session).await,
         Command::Health => health::run(&session).await,

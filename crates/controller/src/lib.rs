@@ -14,10 +14,12 @@
 //! | the REST API, one file per noun | [`api`] |
 //! | measuring RPO all the time | [`history`] |
 //! | noticing what changes | `events` |
+//! | going on where another controller is lost | [`adoption`] |
 //! | operations on machines, one file each | [`runbooks`] |
 //! | Prometheus metrics | [`metrics`] |
 //! | all of it at work | [`run`] |
 
+pub mod adoption;
 pub mod agents;
 pub mod api;
 pub mod authority;

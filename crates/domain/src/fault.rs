@@ -214,6 +214,8 @@ codes! {
     ScratchFull = "LB6055",
     /// The hypervisor has no such machine any more.
     MachineGone = "LB6056",
+    /// libvirt died while it began a backup, and lets none begin since.
+    CaptureJobLost = "LB6057",
     /// A step of a job took longer than its limit.
     StepTooLong = "LB7001",
     /// The controller ended again and again while a step ran.

@@ -42,6 +42,7 @@ mod image;
 pub mod inside;
 mod lab;
 mod libvirt;
+pub mod lost_job;
 mod machine;
 mod place;
 mod process;

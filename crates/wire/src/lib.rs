@@ -16,6 +16,7 @@
 //!   │── Heartbeat ──────────────────▶│  every HEARTBEAT_INTERVAL
 //!   │◀──────────────── Heartbeat ────│  at once, in answer
 //!   │◀────────────────── Duties ─────│  whole, again at each change
+//!   │── Heritage ───────────────────▶│  once taken over, until there are duties
 //!   │── Replication ────────────────▶│  whole, every few seconds
 //!   │◀───────────────── Command ─────│  a step of a job
 //!   │── Answered ───────────────────▶│  again and again until it is done
@@ -31,6 +32,7 @@
 pub mod command;
 pub mod data;
 pub mod frame;
+pub mod heritage;
 pub mod inventory;
 pub mod message;
 pub mod replication;

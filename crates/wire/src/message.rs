@@ -1,4 +1,4 @@
-//! The messages of the control connection, protocol versions 1 to 3.
+//! The messages of the control connection, protocol versions 1 to 4.
 //!
 //! A field that is unknown is passed over, so that a newer side may say more;
 //! a message whose *type* is unknown ends the connection, so nobody sends one
@@ -11,17 +11,20 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::command::{Answered, Command};
+use crate::heritage::Heritage;
 use crate::inventory::{HostFacts, Inventory};
 use crate::replication::{Duties, Replication};
 
 /// Oldest version of the protocol that this build speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;
 /// Newest version of the protocol that this build speaks.
-pub const PROTOCOL_NEWEST: u16 = 3;
+pub const PROTOCOL_NEWEST: u16 = 4;
 /// The first version with [`Duties`] and [`Replication`].
 pub const PROTOCOL_REPLICATION: u16 = 2;
 /// The first version with [`Command`] and [`Answered`].
 pub const PROTOCOL_COMMANDS: u16 = 3;
+/// The first version with [`AgentMessage::Heritage`].
+pub const PROTOCOL_HERITAGE: u16 = 4;
 
 /// How often an agent says that it is there.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -51,6 +54,12 @@ pub enum AgentMessage {
     Replication(Box<Replication>),
     /// What has become of a command. From version 3 on.
     Answered(Box<Answered>),
+    /// What a former controller left with the host, told until the host is given
+    /// duties. From version 4 on.
+    Heritage {
+        /// One for each protection.
+        heritage: Vec<Heritage>,
+    },
     /// Asks for a fresh certificate before the present one ends.
     Renew {
         /// Certificate signing request, PEM.
@@ -71,6 +80,10 @@ pub struct Enrol {
     pub request: String,
     /// What the host is.
     pub facts: HostFacts,
+    /// The id that it had at a controller that is lost; its points and its peers
+    /// know it by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_host: Option<Uuid>,
 }
 
 /// Begins a connection.
@@ -150,6 +163,7 @@ impl AgentMessage {
             Self::Heartbeat { .. } => "heartbeat",
             Self::Replication(_) => "replication",
             Self::Answered(_) => "answered",
+            Self::Heritage { .. } => "heritage",
             Self::Renew { .. } => "renew",
         }
     }

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::data::Sealed;
+use crate::heritage::Heritage;
 use crate::message::Refused;
 
 /// Version of the form in which an agent keeps its duties.
@@ -31,6 +32,9 @@ pub struct Duties {
     /// listed must not be started now, nor stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ownership: Vec<Ownership>,
+    /// What another controller must know to go on with all of this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heritage: Vec<Heritage>,
 }
 
 /// A machine whose changes are captured and shipped.

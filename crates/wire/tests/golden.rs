@@ -10,6 +10,7 @@ use uuid::Uuid;
 use wire::command::{
     Answer, Answered, Command, Downed, LifeSign, NicWish, Outcome, Purpose, Recovery, Work,
 };
+use wire::heritage::{Document, Heritage, NamedPolicy, Place};
 use wire::inventory::{
     Disk, DiskSource, Firmware, GuestAgent, HostFacts, Inventory, Isolation, Machine, Network, Nic,
     NicAttachment, Pool, PowerState, Reach, Subnet,
@@ -161,6 +162,33 @@ fn inventory() -> Inventory {
     }
 }
 
+fn heritage() -> Heritage {
+    let place = |host, name: &str, site: &str| Place {
+        host: HostId::new(id(host)),
+        name: name.into(),
+        site: site.into(),
+    };
+    Heritage {
+        protection: ProtectionId::new(id(10)),
+        machine: MachineUuid::new(id(2)),
+        name: "web".into(),
+        source: place(6, "kvm1", "east"),
+        target: place(7, "kvm2", "west"),
+        policy: NamedPolicy {
+            name: "gold".into(),
+            document: Document { format: 1, document: r#"{"every_seconds":30}"#.into() },
+        },
+        excluded_disks: vec!["vdb".into()],
+        generation: 8,
+        paused: false,
+        epoch: 3,
+        reversed: true,
+        state: Some(Document { format: 1, document: r#"{"state":"committed"}"#.into() }),
+        recovery: Some(id(17)),
+        created: at(),
+    }
+}
+
 #[test]
 fn what_agents_say_is_kept() {
     let enrol = Enrol {
@@ -169,8 +197,12 @@ fn what_agents_say_is_kept() {
         name: Some("kvm1".into()),
         request: "-----BEGIN CERTIFICATE REQUEST-----\n".into(),
         facts: facts(),
+        former_host: None,
     };
-    keeps("agent-enrol-1", &AgentMessage::Enrol(Box::new(enrol)));
+    keeps("agent-enrol-1", &AgentMessage::Enrol(Box::new(enrol.clone())));
+    let again = Enrol { former_host: Some(id(6)), ..enrol };
+    keeps("agent-enrol-4", &AgentMessage::Enrol(Box::new(again)));
+    keeps("agent-heritage-4", &AgentMessage::Heritage { heritage: vec![heritage()] });
     let hello = Hello {
         protocol: ProtocolRange { oldest: 1, newest: 1 },
         agent_version: "0.1.0".into(),
@@ -277,6 +309,7 @@ fn replication_is_wished_and_told_as_ever() {
             import: None,
         }],
         ownership: vec![],
+        heritage: vec![],
     };
     keeps("controller-duties-2", &ControllerMessage::Duties(Box::new(duties.clone())));
     let window = Window { days: 31, from_minute: 480, minutes: 600 };
@@ -290,7 +323,9 @@ fn replication_is_wished_and_told_as_ever() {
         keeping.import = Some(OfflineCopy { wish: id(16), folder: "/mnt/disk".into() });
     }
     more.ownership = vec![Ownership { machine: MachineUuid::new(id(2)), epoch: 3, ours: true }];
-    keeps("controller-duties-2-carried", &ControllerMessage::Duties(Box::new(more)));
+    keeps("controller-duties-2-carried", &ControllerMessage::Duties(Box::new(more.clone())));
+    more.heritage = vec![heritage()];
+    keeps("controller-duties-4", &ControllerMessage::Duties(Box::new(more)));
     let report = Replication {
         shipping: vec![ShippingReport {
             protection: ProtectionId::new(id(10)),

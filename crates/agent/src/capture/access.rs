@@ -84,6 +84,7 @@ impl Access {
         let machine = self.0.machine;
         match source {
             CallError::Libvirt(error) if error.is_gone() => CaptureError::NoSuchMachine { machine },
+            CallError::Libvirt(LibvirtError::LostJob) => CaptureError::LostJob { machine },
             source => CaptureError::Hypervisor { doing, machine, source },
         }
     }

@@ -9,6 +9,7 @@ use domain::id::MachineUuid;
 use nbd::client::{ClientError, ConnectError};
 
 use crate::hypervisor::CallError;
+use crate::hypervisor::libvirt::LibvirtError;
 
 /// Why there is no cut, or why it is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,12 @@ pub enum CaptureError {
     Started {
         /// Whose.
         of: Of,
+    },
+    /// libvirt has a job of the machine of which it knows nothing.
+    #[error("machine {machine}: {}", LibvirtError::LostJob)]
+    LostJob {
+        /// The machine.
+        machine: MachineUuid,
     },
     /// A backup was asked to end and did not.
     #[error("the backup of machine {machine} did not end within {} s", limit.as_secs())]

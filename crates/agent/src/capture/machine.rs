@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::Capture;
 use super::access::Access;
+use super::calm::{Calm, Cutting, Silence};
 use super::cut::{CheckpointName, Cut, CutRequest, Hold, PREFIX};
 use super::error::CaptureError;
 use super::folder::Folder;
@@ -27,7 +28,7 @@ const SCRATCH_LIMIT: u64 = 8 << 30;
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How machines are captured on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CaptureSettings {
     /// Folder for sockets and scratch files of all machines; made when it is
     /// not there. QEMU's user must be able to get through the folders above,
@@ -43,6 +44,8 @@ pub struct CaptureSettings {
     pub qemu_nbd: Vec<OsString>,
     /// The program `qemu-img`, likewise.
     pub qemu_img: Vec<OsString>,
+    /// Which machines are left alone now.
+    pub calm: Calm,
 }
 
 impl CaptureSettings {
@@ -55,6 +58,7 @@ impl CaptureSettings {
             freeze_limit: FREEZE_LIMIT,
             qemu_nbd: vec!["qemu-nbd".into()],
             qemu_img: vec!["qemu-img".into()],
+            calm: Calm::default(),
         }
     }
 }
@@ -81,6 +85,7 @@ pub async fn open(
         folder: folder.clone(),
         freezer,
         scratch_limit: settings.scratch_limit,
+        silence: Arc::new(Mutex::new(Silence::default())),
         turn: Arc::clone(&turn),
     };
     let (qemu_nbd, qemu_img) = (settings.qemu_nbd.into(), settings.qemu_img.into());
@@ -88,7 +93,7 @@ pub async fn open(
     let work = Work { running, off };
     work.running.freezer.thaw_leftover().await;
     work.clean().await?;
-    Ok(LibvirtCapture { work, turn, cuts: 0, current: None })
+    Ok(LibvirtCapture { work, turn, calm: settings.calm, cuts: 0, current: None })
 }
 
 /// A libvirt machine that is captured.
@@ -97,6 +102,7 @@ pub struct LibvirtCapture {
     /// Held by whatever changes the machine's jobs and checkpoints, which may
     /// outlive the call that began it.
     turn: Arc<Mutex<()>>,
+    calm: Calm,
     /// How many cuts were begun.
     cuts: u64,
     current: Option<Current>,
@@ -107,6 +113,7 @@ struct Current {
     number: u64,
     kind: Kind,
     keeper: JoinHandle<()>,
+    cutting: Cutting,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +143,12 @@ impl Work {
         self.running.folder.clear().await
     }
 
-    async fn cut(&self, request: CutRequest, number: u64) -> Result<(Cut, Current), CaptureError> {
+    async fn cut(
+        &self,
+        request: CutRequest,
+        number: u64,
+        cutting: Cutting,
+    ) -> Result<(Cut, Current), CaptureError> {
         self.clean().await?;
         let (hold, held) = Hold::new(number);
         let look = |subject: &Subject| Ok((subject.is_active()?, subject.inactive_xml()?));
@@ -154,8 +166,10 @@ impl Work {
                 disks: standing.disks,
                 hold,
             };
-            return Ok((cut, Current { number, kind: Kind::Running, keeper: standing.keeper }));
+            let (kind, keeper) = (Kind::Running, standing.keeper);
+            return Ok((cut, Current { number, kind, keeper, cutting }));
         }
+        self.running.silence.lock().await.is_over();
         let id = CheckpointName::draw();
         let lying = self.off.cut(&request, id.as_str(), held).await?;
         let cut = Cut {
@@ -167,7 +181,7 @@ impl Work {
             hold,
         };
         let kind = Kind::Off { starts: lying.starts };
-        Ok((cut, Current { number, kind, keeper: lying.keeper }))
+        Ok((cut, Current { number, kind, keeper: lying.keeper, cutting }))
     }
 
     async fn forget(&self) -> Result<(), CaptureError> {
@@ -216,7 +230,10 @@ impl LibvirtCapture {
     }
 
     /// Takes over a cut that is to end, and waits until nobody watches over it.
-    async fn settle(&mut self, cut: Cut) -> Result<(Option<CheckpointName>, Kind), CaptureError> {
+    async fn settle(
+        &mut self,
+        cut: Cut,
+    ) -> Result<(Option<CheckpointName>, Cutting), CaptureError> {
         let machine = self.work.access().machine();
         let number = cut.hold.number();
         let current = self.current.take_if(|current| current.number == number);
@@ -231,7 +248,7 @@ impl LibvirtCapture {
         if let Err(error) = current.keeper.await {
             warn!(%machine, %error, "the watch over a cut ended early");
         }
-        Ok((checkpoint, current.kind))
+        Ok((checkpoint, current.cutting))
     }
 }
 
@@ -240,7 +257,8 @@ impl Capture for LibvirtCapture {
         self.cuts += 1;
         let number = self.cuts;
         self.current = None;
-        let begun = self.in_turn(|work| async move { work.cut(request, number).await });
+        let cutting = self.calm.cutting(self.work.access().machine()).await;
+        let begun = self.in_turn(|work| async move { work.cut(request, number, cutting).await });
         let (cut, current) = begun.await?;
         self.current = Some(current);
         Ok(cut)
@@ -259,7 +277,7 @@ impl Capture for LibvirtCapture {
     }
 
     async fn accept(&mut self, cut: Cut) -> Result<(), CaptureError> {
-        let (checkpoint, _) = self.settle(cut).await?;
+        let (checkpoint, _cutting) = self.settle(cut).await?;
         self.in_turn(|work| async move {
             work.clean().await?;
             match checkpoint {
@@ -271,7 +289,7 @@ impl Capture for LibvirtCapture {
     }
 
     async fn discard(&mut self, cut: Cut) -> Result<(), CaptureError> {
-        let (checkpoint, _) = self.settle(cut).await?;
+        let (checkpoint, _cutting) = self.settle(cut).await?;
         self.in_turn(|work| async move {
             work.clean().await?;
             match checkpoint {

@@ -22,10 +22,12 @@
 //! | reading it | [`reader`] |
 //! | which disks are read whole, and why | [`plan`] |
 //! | a libvirt machine's cuts | [`machine`] |
+//! | when a machine is left alone | [`calm`] |
 //! | keeping the guest safe from a full scratch file | [`scratch`] |
 //! | what can go wrong | [`error`] |
 
 mod access;
+pub mod calm;
 pub mod cut;
 pub mod error;
 mod folder;

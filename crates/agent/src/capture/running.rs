@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::access::Access;
+use super::calm::Silence;
 use super::cut::{
     Base, CheckpointName, Consistency, CutDisk, CutRequest, Held, PREFIX, Wanted, Way,
 };
@@ -38,6 +39,8 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 /// How often one looks for a backup's end without having heard of it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often one looks whether a guest has booted.
+const BOOT_LOOK: Duration = Duration::from_millis(500);
 
 /// What it takes to cut a machine that runs.
 #[derive(Clone)]
@@ -47,6 +50,7 @@ pub(super) struct Running {
     pub(super) freezer: Freezer,
     /// Bytes that scratch files may take up.
     pub(super) scratch_limit: u64,
+    pub(super) silence: Arc<Mutex<Silence>>,
     /// Held while jobs or checkpoints are changed.
     pub(super) turn: Arc<Mutex<()>>,
 }
@@ -86,7 +90,7 @@ impl Running {
         request: &CutRequest,
         held: Held,
     ) -> Result<Standing, CaptureError> {
-        let sight = self.look(request).await?;
+        let sight = self.look_once_booted(request).await?;
         self.folder.make(sight.owner).await?;
         let begun = self.begin(request, &sight).await?;
         let ended = Arc::default();
@@ -114,6 +118,19 @@ impl Running {
                 .map(|name| (name, plan::left_behind(&sight.disks, &sight.since))),
             keeper: tokio::spawn(watch.keep(held)),
         })
+    }
+
+    /// Looks at the machine once its guest agent is there, or is not to be expected
+    /// any more.
+    async fn look_once_booted(&self, request: &CutRequest) -> Result<Sight, CaptureError> {
+        let mut silence = self.silence.lock().await;
+        loop {
+            let sight = self.look(request).await?;
+            if !silence.may_end(sight.guest_agent, Instant::now()) {
+                return Ok(sight);
+            }
+            self.access.something_happens(BOOT_LOOK).await;
+        }
     }
 
     /// Looks at the machine, and whether anybody else works on it.

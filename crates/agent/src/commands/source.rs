@@ -28,13 +28,15 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// Shuts a machine down in order, within a limit.
 pub(super) async fn shut_down(
-    operating: &Operating,
+    means: &Means,
     machine: MachineUuid,
     within: Duration,
     force: bool,
 ) -> Result<Answer, Fault> {
     let doing = format!("shut down machine {machine}");
     let down = |how| Ok(Answer::Down { how });
+    let operating = &means.operating;
+    let _calm = means.capture.calm.hold(machine).await;
     let begun = Instant::now();
     let mut asked: Option<Instant> = None;
     loop {

@@ -47,7 +47,7 @@ impl Perform for Means {
                 points::synchronise(self, *protection, *compare, progress).await
             }
             Work::ShutDown { machine, within_seconds, force } => {
-                source::shut_down(&self.operating, *machine, seconds(*within_seconds), *force).await
+                source::shut_down(self, *machine, seconds(*within_seconds), *force).await
             }
             Work::Fence { machine, epoch } => source::fence(self, *machine, *epoch).await,
             Work::Start { machine, epoch } => source::start(self, *machine, *epoch).await,

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use wire::message::{
-    AgentMessage, ControllerMessage, HEARTBEAT_INTERVAL, Hello, HypervisorLost,
+    AgentMessage, ControllerMessage, HEARTBEAT_INTERVAL, Hello, HypervisorLost, PROTOCOL_HERITAGE,
     PROTOCOL_REPLICATION, ProtocolRange, SILENCE_MAX,
 };
 use wire::replication::{Duties, Replication};
@@ -26,6 +26,7 @@ use crate::backoff::Backoff;
 use crate::commands::Executor;
 use crate::commands::attending::Attending;
 use crate::commands::work::Means;
+use crate::heritage;
 use crate::hypervisor::Observation;
 use crate::identity::{Identity, StateFolder};
 use crate::peer::Passport;
@@ -115,6 +116,11 @@ impl Keeper {
                 self.identity.site = welcome.site;
                 let connected = ConnectionStatus::Connected { since: OffsetDateTime::now_utc() };
                 status::write(&self.folder, connected);
+                if welcome.protocol >= PROTOCOL_HERITAGE
+                    && let Some(heritage) = heritage::to_tell(&self.folder)
+                {
+                    dial::send(&mut channel, &AgentMessage::Heritage { heritage }).await?;
+                }
                 Ok(channel)
             }
             ControllerMessage::Refused(refused) => Err(DialError::Refused(refused)),

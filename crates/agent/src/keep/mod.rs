@@ -18,8 +18,11 @@ use domain::id::ProtectionId;
 use replica::catalogue::MachineFolder;
 use replica::state::Limits;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
+use wire::heritage::Heritage;
 use wire::replication::{Keeping, KeepingReport, PointMark};
+
+use crate::heritage;
 
 pub mod fault;
 mod import;
@@ -84,6 +87,7 @@ impl Keepers {
             let stays = duties.iter().any(|duty| duty.protection == *protection);
             if !stays {
                 info!(%protection, machine = %keeper.duty().name, "its points are kept no longer by us");
+                heritage::take_from(keeper.folder(), *protection);
             }
             stays
         });
@@ -108,6 +112,19 @@ impl Keepers {
                 }
             };
             keeper.import();
+        }
+    }
+
+    /// Puts what the controller left of each protection beside its points, once
+    /// there are any.
+    pub fn bequeath(&self, left: &[Heritage]) {
+        for heritage in left {
+            let Some(keeper) = self.get(heritage.protection) else { continue };
+            if keeper.folder().is_dir()
+                && let Err(error) = heritage::put_beside(keeper.folder(), heritage)
+            {
+                warn!(%error, folder = %keeper.folder().display(), "what another controller must know cannot be kept beside the points");
+            }
         }
     }
 

@@ -15,6 +15,10 @@ pub fn of_capture(error: CaptureError) -> Fault {
         CaptureError::InTheWay { .. } => {
             (Code::CaptureBlocked, "Let it finish or end it; replication goes on by itself then.")
         }
+        CaptureError::LostJob { .. } => (
+            Code::CaptureJobLost,
+            "libvirt must forget it: shut the machine down and start it again; or, without that, follow the page of this error. Replication goes on by itself then.",
+        ),
         CaptureError::ScratchFull { .. } => (
             Code::ScratchFull,
             "Give capture more room (`scratch_limit_mib` in the agent's configuration, and the disk that its folder lies on). The guest did not notice.",

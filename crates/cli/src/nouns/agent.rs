@@ -34,6 +34,10 @@ pub(crate) enum Command {
         /// File with the token; - or nothing for standard input
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// The former controller is lost: this one goes on with what the host does, once
+        /// it is said there: lifeboat adopt
+        #[arg(long)]
+        take_over: bool,
     },
     /// Run the agent
     Run {
@@ -121,7 +125,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<(), Failure> {
 
 async fn obey(command: Command, json: bool) -> Result<(), Failure> {
     match command {
-        Command::Enrol { config, flags, name, token_file } => {
+        Command::Enrol { config, flags, name, token_file, take_over } => {
             let config = Config::load(config.as_deref(), &flags)?;
             let Some(controller) = config.controller.clone() else {
                 return Err(Fault::new(
@@ -133,12 +137,18 @@ async fn obey(command: Command, json: bool) -> Result<(), Failure> {
                 .into());
             };
             let token = read_token(token_file)?;
-            let identity = enrol::enrol(&config, Request { controller, token, name }).await?;
+            let identity =
+                enrol::enrol(&config, Request { controller, token, name, take_over }).await?;
             let done = serde_json::json!({
                 "host": identity.host.to_string(), "name": identity.name, "site": identity.site,
             });
+            let next = if take_over {
+                "Once the other hosts are enrolled here too, go on at the controller with: lifeboat adopt"
+            } else {
+                "Protect machines with: lifeboat protect"
+            };
             let words = format!(
-                "This host is {} of site {} now. Start its agent: systemctl enable --now lifeboat-agent",
+                "This host is {} of site {} now. Start its agent: systemctl enable --now lifeboat-agent\n{next}",
                 identity.name, identity.site
             );
             output::done(json, &done, &words);

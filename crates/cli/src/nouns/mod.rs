@@ -1,5 +1,6 @@
 //! One file per noun: its verbs, and how it is shown.
 
+pub(crate) mod adopt;
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod cloud;

@@ -80,6 +80,7 @@ pub fn enrol(
         name: Some(name.to_owned()),
         request,
         facts: facts(),
+        former_host: None,
     }));
     let answer = runtime().block_on(dial::ask_once(address, tls, wish)).unwrap();
     let ControllerMessage::Enrolled(enrolled) = answer else { panic!("{answer:?}") };

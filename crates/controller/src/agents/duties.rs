@@ -10,12 +10,14 @@ use domain::id::HostId;
 use domain::policy::{self, Policy};
 use domain::units::ByteCount;
 use tokio::sync::watch;
+use wire::heritage::{Heritage, Place};
 use wire::replication::{
     BandwidthRule, Compression, Duties, Keeping, Ownership, Retention, RetentionTier, Shipping,
     ShippingPolicy,
 };
 
 use crate::database::failover::host_at;
+use crate::database::heritage::heritage_of;
 use crate::database::protections::Protection;
 use crate::database::{Database, Result};
 
@@ -48,6 +50,8 @@ impl DutiesChanged {
 pub struct Peer {
     /// Its name.
     pub name: String,
+    /// The name of its site.
+    pub site: String,
     /// Where its agent takes data, `HOST:PORT`.
     pub address: Option<String>,
 }
@@ -63,7 +67,8 @@ pub(super) async fn current(database: &Database, host: HostId) -> Result<Duties>
     for host in hosts {
         // Whoever is revoked takes nothing from anybody.
         let address = host.peer_address().filter(|_| !host.is_revoked()).map(str::to_owned);
-        peers.insert(host.id()?, Peer { name: host.reference()?.name, address });
+        let (name, site) = (host.reference()?.name, host.site()?.name);
+        peers.insert(host.id()?, Peer { name, site, address });
     }
     Ok(duties_of(host, &protections, &peers))
 }
@@ -83,7 +88,21 @@ pub fn duties_of(
             .collect(),
         keeping: lasting().filter(|protection| protection.target == host).map(keeping).collect(),
         ownership: lasting().flat_map(|protection| ownership(protection, host)).collect(),
+        heritage: lasting()
+            .filter(|protection| [protection.source, protection.target].contains(&host))
+            .map(|protection| heritage(protection, peers))
+            .collect(),
     }
+}
+
+/// What another controller must know, if this one is lost.
+fn heritage(protection: &Protection, peers: &HashMap<HostId, Peer>) -> Heritage {
+    let place = |host: HostId| {
+        let peer = peers.get(&host);
+        let name = peer.map(|peer| peer.name.clone()).unwrap_or_default();
+        Place { host, name, site: peer.map(|peer| peer.site.clone()).unwrap_or_default() }
+    };
+    heritage_of(protection, place(protection.source), place(protection.target))
 }
 
 /// Whose a machine is, once it was ever failed over.
@@ -237,10 +256,13 @@ mod tests {
 
     #[test]
     fn each_side_is_told_its_part_and_nobody_else_anything() {
-        let peer = Peer { name: "kvm2".into(), address: Some("192.0.2.2:7444".into()) };
+        let (name, site) = ("kvm2".to_owned(), "west".to_owned());
+        let peer = Peer { name, site, address: Some("192.0.2.2:7444".into()) };
         let peers = HashMap::from([(host(3), peer)]);
         let told = |number| {
-            let duties = duties_of(host(number), &[protection()], &peers);
+            let mut duties = duties_of(host(number), &[protection()], &peers);
+            let left = duties.heritage.drain(..).map(|left| left.target.site);
+            assert_eq!(left.eq(["west"]), [1, 3].contains(&number), "{number}");
             serde_json::to_value(duties).unwrap()
         };
         let id = |number| Uuid::from_u128(number).to_string();

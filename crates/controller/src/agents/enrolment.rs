@@ -55,7 +55,8 @@ pub(super) async fn enrol(
         return Err(refuse_token(refuse, EnrolmentRefusal::Unknown));
     };
     let candidate = Candidate {
-        host: HostId::new(new_id()),
+        host: HostId::new(wish.former_host.unwrap_or_else(new_id)),
+        inherits: wish.former_host.is_some(),
         name,
         token: id,
         secret: &secret,
@@ -96,6 +97,13 @@ pub(super) async fn enrol(
             })
         }
         Enrolment::Refused(refusal) => Err(refuse_token(refuse, refusal)),
+        Enrolment::FormerTaken { name } => Err(refuse(
+            Code::HostNameTaken,
+            format!("this host was known as {name} here before"),
+            format!(
+                "Make a token that replaces it: lifeboat token enrolment --site SITE --replaces {name}, and enrol without --take-over after moving the agent's state folder away."
+            ),
+        )),
         Enrolment::NameTaken { site } => Err(refuse(
             Code::HostNameTaken,
             format!("site {site} has a host of that name"),

@@ -284,15 +284,19 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells the agent what it is to do, unless it was told just that.
+    /// Tells the agent what it is to do, unless it was told just that. One whose
+    /// controller is lost goes on with what that said, until it is adopted.
     async fn tell_duties(&mut self) -> Result<(), End> {
         if self.protocol < PROTOCOL_REPLICATION {
             return Ok(());
         }
         let doing = format!("tell host {} its duties", self.name);
-        let duties = duties::current(&self.controller.database, self.host)
-            .await
-            .map_err(|error| End::Broken(database_fault(&doing, &error)))?;
+        let broken = |error| End::Broken(database_fault(&doing, &error));
+        let database = &self.controller.database;
+        if database.inherits(self.host).await.map_err(broken)? {
+            return Ok(());
+        }
+        let duties = duties::current(database, self.host).await.map_err(broken)?;
         if self.duties.as_ref() == Some(&duties) {
             return Ok(());
         }
@@ -394,6 +398,16 @@ impl Session<'_> {
             AgentMessage::Answered(answered) => {
                 if let Some(orders) = &self.orders {
                     orders.answered(*answered);
+                }
+                Ok(())
+            }
+            AgentMessage::Heritage { heritage } => {
+                let done = database
+                    .keep_heritage(self.host, &heritage)
+                    .await
+                    .map_err(|error| broken("keep what a lost controller left", error))?;
+                if done {
+                    return self.tell_duties().await;
                 }
                 Ok(())
             }

@@ -138,6 +138,9 @@ pub(super) async fn order(
     order.point = point_of(wish.point.as_deref(), &doing)?;
     order.force = wish.force;
     order.vouched = wish.source_is_down;
+    if let Some(former) = newest_of_a_return(&stored, &wish) {
+        order.recovery = former;
+    }
     order.nics = match &wish.nics {
         Some(nics) => nics
             .iter()
@@ -172,6 +175,15 @@ pub(super) async fn order(
     };
     let Json(job) = job?;
     Ok((StatusCode::ACCEPTED, Json(Ordered::Job { job: Box::new(job) })))
+}
+
+/// What a return was to drop that has lost its source: it is newer than any point,
+/// so the machine goes on with it unless a point is asked for.
+fn newest_of_a_return(stored: &Stored, wish: &OrderFailover) -> Option<Uuid> {
+    let is_returning =
+        matches!(stored.failover.state, Some(domain::failover::State::Returning { .. }));
+    let goes_on = wish.kind == FailoverKind::Unplanned && wish.point.is_none();
+    stored.failover.recovery.filter(|_| is_returning && goes_on)
 }
 
 fn test_of(wish: &OrderFailover, stored: &Stored, doing: &str) -> Result<TestOrder, Failure> {

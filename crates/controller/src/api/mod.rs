@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use crate::Controller;
 
 mod access;
+mod adoptions;
 mod audit;
 mod clouds;
 mod events;
@@ -112,6 +113,8 @@ fn routes() -> OpenApiRouter<Controller> {
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::create_enrolment))
         .routes(routes!(tokens::withdraw))
+        .routes(routes!(adoptions::list, adoptions::adopt))
+        .routes(routes!(adoptions::renounce))
         .routes(routes!(audit::list))
         .routes(routes!(health::health))
         .routes(routes!(health::metrics))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
+use wire::heritage::{Document, Heritage};
 
 use super::protections::{self, Protection};
 use super::{Database, DatabaseError, Result, audit, nonsense};
@@ -110,6 +111,33 @@ impl StateDocument {
             Self::ReverseReplicating => State::ReverseReplicating,
         }
     }
+}
+
+/// Where a machine stands, as another controller may read it; none of what
+/// follows from reports.
+pub(super) fn document(state: State) -> Option<Document> {
+    let document = StateDocument::of(state)?;
+    let document = serde_json::to_string(&document).expect("a state is plain");
+    Some(Document { format: FORMAT, document })
+}
+
+/// Where a machine stood that another controller tells of.
+///
+/// # Errors
+/// It makes no sense here.
+pub fn standing_of(heritage: &Heritage) -> Result<Standing> {
+    let (format, document) = match &heritage.state {
+        Some(Document { format, document }) => (Some(*format), Some(document.clone())),
+        None => (None, None),
+    };
+    let epoch = i64::try_from(heritage.epoch).map_err(|error| nonsense("an epoch", &error))?;
+    let read = Failover::read(epoch, heritage.reversed, (format, document), None, (false, true))?;
+    Ok(Standing {
+        source: read.source(),
+        epoch: read.epoch,
+        state: read.state.unwrap_or(State::Protected),
+        tests: Tests::default(),
+    })
 }
 
 /// What is stored of a machine's failover.
@@ -296,11 +324,8 @@ async fn keep(
     now: OffsetDateTime,
 ) -> Result<bool> {
     let id = before.id.to_string();
-    let document = |state| {
-        StateDocument::of(state)
-            .map(|document| serde_json::to_string(&document).expect("a state is plain"))
-    };
-    let (known, next) = (before.failover.state.and_then(document), document(after.state));
+    let text = |state| document(state).map(|document| document.document);
+    let (known, next) = (before.failover.state.and_then(text), text(after.state));
     let changed = sqlx::query(
         "UPDATE protections SET epoch = $2, failover_format = $3, failover = $4
          WHERE id = $1 AND epoch = $5 AND failover IS NOT DISTINCT FROM $6",

@@ -73,6 +73,11 @@ pub enum Enrolment {
     },
     /// The token is no good.
     Refused(EnrolmentRefusal),
+    /// The host that the agent was is known here, and not under that name.
+    FormerTaken {
+        /// Its name.
+        name: String,
+    },
     /// The site has a host of that name.
     NameTaken {
         /// The name of the site.
@@ -96,6 +101,8 @@ pub struct Greeting<'a> {
 pub struct Candidate<'a> {
     /// The id that the host gets, unless it replaces another.
     pub host: HostId,
+    /// Whether that is the one that it had at a controller that is lost.
+    pub inherits: bool,
     /// The name that it gets, unless it replaces another.
     pub name: Name,
     /// The token.
@@ -300,23 +307,33 @@ impl Database {
             .await
             .map_err(failed)?;
         let existing = existing_host(&mut transaction, &token, &candidate.name).await?;
+        let replaces_itself =
+            matches!(&existing, Existing::MayBeReplaced { host, .. } if *host == candidate.host);
         let (host, name) = match existing {
             Existing::None => (candidate.host, candidate.name),
             Existing::MayBeReplaced { host, name } => (host, name),
             Existing::InTheWay => return Ok(Enrolment::NameTaken { site }),
         };
+        // Nobody becomes another host by saying that they were it.
+        if candidate.inherits && !replaces_itself {
+            let known = name_of(&mut transaction, candidate.host).await.map_err(failed)?;
+            if let Some(name) = known {
+                return Ok(Enrolment::FormerTaken { name });
+            }
+        }
         let issued = issue(host)?;
         let facts = serde_json::to_string(&candidate.facts).expect("facts are plain");
         sqlx::query(
             "INSERT INTO hosts (id, site_id, cloud_id, name, enrolled_us, certificate_serial,
-                                certificate_expires_us, format, facts)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                certificate_expires_us, format, facts, inherits)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (id) DO UPDATE SET
                  cloud_id = COALESCE(excluded.cloud_id, hosts.cloud_id),
                  enrolled_us = excluded.enrolled_us, revoked_us = NULL,
                  certificate_serial = excluded.certificate_serial, previous_serial = NULL,
                  certificate_expires_us = excluded.certificate_expires_us,
-                 format = excluded.format, facts = excluded.facts",
+                 format = excluded.format, facts = excluded.facts,
+                 inherits = excluded.inherits",
         )
         .bind(host.to_string())
         .bind(token.site.to_string())
@@ -327,6 +344,7 @@ impl Database {
         .bind(microseconds(issued.expires))
         .bind(sent::FORMAT)
         .bind(facts)
+        .bind(candidate.inherits)
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
@@ -579,6 +597,17 @@ async fn existing_host(
     }
     let name = name.parse().map_err(|error| nonsense("the name of a host", &error))?;
     Ok(Existing::MayBeReplaced { host: HostId::new(uuid_of(&id)?), name })
+}
+
+/// The name of the host of this id.
+async fn name_of(
+    connection: &mut sqlx::SqliteConnection,
+    host: HostId,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT name FROM hosts WHERE id = $1")
+        .bind(host.to_string())
+        .fetch_optional(connection)
+        .await
 }
 
 /// Ids for what is made here, drawn by the caller's side of the API.

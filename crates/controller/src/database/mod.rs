@@ -21,6 +21,7 @@ pub mod audit;
 pub mod clouds;
 pub mod events;
 pub mod failover;
+pub mod heritage;
 pub mod hosts;
 pub mod inventory;
 pub mod jobs;

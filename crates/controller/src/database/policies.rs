@@ -1,5 +1,7 @@
 //! Policies.
 
+use std::collections::HashMap;
+
 use domain::calendar::BandwidthRule;
 use domain::id::PolicyId;
 use domain::name::Name;
@@ -8,6 +10,7 @@ use domain::units::{ByteCount, Hours, Seconds};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use time::OffsetDateTime;
+use wire::heritage::Document;
 
 use super::lookup::{LookupError, Noun};
 use super::{
@@ -147,6 +150,11 @@ fn write(policy: &Policy) -> String {
     serde_json::to_string(&PolicyDocument::from(policy)).expect("a policy is plain")
 }
 
+/// A policy as another controller may read it.
+pub(super) fn document(policy: &Policy) -> Document {
+    Document { format: FORMAT, document: write(policy) }
+}
+
 impl Database {
     /// All policies, by name.
     ///
@@ -170,6 +178,16 @@ impl Database {
                 })
             })
             .collect()
+    }
+
+    /// What all policies say, as it is stored, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn policy_documents(&self) -> Result<HashMap<String, String>> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT name, document FROM policies").fetch_all(&self.readers).await?;
+        Ok(rows.into_iter().collect())
     }
 
     /// The policy of this name or id.

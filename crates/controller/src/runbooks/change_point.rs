@@ -12,11 +12,12 @@
 
 use domain::failover::{Change, Event, Operation, State};
 use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
-use wire::command::Work;
 
 use super::World;
 use super::order::Order;
-use super::steps::{AwaitLife, Begin, ChoosePoint, Define, Start, give, happen_along, look};
+use super::steps::{
+    AwaitLife, Begin, ChoosePoint, Define, DiscardFormer, Start, happen_along, look,
+};
 use crate::database::failover::Along;
 
 const DROPPED: &str = "the former attempt is dropped; choose a point again, or undo the failover";
@@ -58,21 +59,6 @@ impl Runbook for ChangePoint {
 
     fn keys(&self, order: &Order) -> Vec<Key> {
         order.keys()
-    }
-}
-
-/// Nothing of the former attempt is left.
-struct DiscardFormer;
-
-impl Step<ChangePoint> for DiscardFormer {
-    const NAME: &'static str = "discard-former";
-
-    async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
-        let machine = look(order, cx).await?;
-        if let Some(recovery) = order.former {
-            give(cx, &machine.target, Work::Discard { recovery }).await?;
-        }
-        Ok(Outcome::Done)
     }
 }
 

@@ -6,13 +6,15 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use domain::failover::{Change, Epoch, Event, Kind, Origin, Route, Side, Standing, State, apply};
+use domain::failover::{
+    Change, Epoch, Event, Kind, Origin, Return, Route, Side, Standing, State, apply,
+};
 use domain::id::{HostId, MachineUuid, ProtectionId};
 use domain::policy::PointsAtCommit;
 use domain::protection::Replication;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use jobs::drills::{Played, Rehearsal, rehearse};
+use jobs::drills::{Operator, Played, Rehearsal, play, rehearse};
 use jobs::{Failure, Fault, JobId, Progress, Runbook, Ticket};
 use time::OffsetDateTime;
 use tokio::task::yield_now;
@@ -422,6 +424,42 @@ fn a_planned_failover_never_runs_twice_and_can_always_be_taken_back() {
 #[test]
 fn an_unplanned_failover_never_runs_twice_and_can_always_be_taken_back() {
     passes(|| unplanned::UnplannedFailover, protected(), order(), false);
+}
+
+/// The source was lost while the machine returned to it, and the job was abandoned:
+/// before the target was fenced, or after.
+fn returning(phase: Return) -> Scene {
+    let mut scene = failed_over();
+    scene.standing.state = State::Returning { phase, from: Origin::Protected };
+    scene.standing.epoch = Epoch::new(3);
+    if phase == Return::Starting {
+        scene.sides[1].known = (3, false);
+        scene.sides[1].made.get_mut(&FORMER).into_iter().for_each(|made| made.running = false);
+    }
+    scene
+}
+
+#[test]
+fn a_return_that_lost_its_source_is_given_up_with_what_the_target_wrote_or_from_a_point() {
+    for phase in [Return::Fencing, Return::Starting] {
+        let with_it = Order { recovery: FORMER, vouched: true, ..order() };
+        goes_to_target(returning(phase), with_it, FORMER);
+        let from_a_point = Order { vouched: true, ..order() };
+        goes_to_target(returning(phase), from_a_point, RECOVERY);
+    }
+}
+
+/// Plays an unplanned failover once, without disturbance.
+fn goes_to_target(scene: Scene, order: Order, wanted: Uuid) {
+    let runbook = || unplanned::UnplannedFailover;
+    let rehearsed = Arc::new(Rehearsed { runbook, scene, order, forward: false });
+    let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
+    assert_eq!((played.end, played.broken), (jobs::End::Succeeded, None));
+    let (state, _, recovery, .., [home, away]) = played.after;
+    assert!(matches!(state, State::CommitPending { .. }), "{state:?}");
+    assert_eq!(recovery, Some(wanted));
+    assert_eq!((home.0, away.0), (false, true));
+    assert_eq!(away.1.into_keys().collect::<Vec<_>>(), [wanted]);
 }
 
 #[test]

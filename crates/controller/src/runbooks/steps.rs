@@ -311,6 +311,22 @@ impl<R: OfMachine> Step<R> for FenceSource {
     }
 }
 
+/// Nothing of what it was made of before is left, unless it is that which is to
+/// run.
+pub struct DiscardFormer;
+
+impl<R: OfMachine> Step<R> for DiscardFormer {
+    const NAME: &'static str = "discard-former";
+
+    async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        let machine = look(order, cx).await?;
+        if let Some(recovery) = order.former.filter(|former| *former != order.recovery) {
+            give(cx, &machine.target, Work::Discard { recovery }).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
 /// The machine is defined at the target, from the point.
 pub struct Define;
 

@@ -9,6 +9,7 @@
 //! | choose-point | nothing: a choice changes nothing |
 //! | raise-epoch | the epoch is the source's again, and the target knows |
 //! | fence-source (or somebody vouches) | with the former |
+//! | discard-former (of a return that lost its source) | nothing: it was being dropped |
 //! | define-at-target | what was made is discarded |
 //! | start-at-target | it is stopped |
 //! | await-life (best effort) | nothing: looking changes nothing |
@@ -23,8 +24,8 @@ use wire::command::Work;
 use super::World;
 use super::order::Order;
 use super::steps::{
-    Begin, ChoosePoint, FenceSource, HandEpochBack, RaiseEpoch, RunAtSource, ShutDownSource,
-    await_commit, give, look, run_at_target,
+    Begin, ChoosePoint, DiscardFormer, FenceSource, HandEpochBack, RaiseEpoch, RunAtSource,
+    ShutDownSource, await_commit, give, look, run_at_target,
 };
 
 /// An attempt to bring over last data takes no longer.
@@ -56,7 +57,9 @@ impl Runbook for UnplannedFailover {
             .step(RaiseEpoch)
             .undone_by(HandEpochBack)
             .step(FenceSource { may_vouch: true })
-            .never_undone("the epoch that is handed back ends the fence");
+            .never_undone("the epoch that is handed back ends the fence")
+            .step(DiscardFormer)
+            .never_undone("what the return was to drop is dropped");
         await_commit(run_at_target(to_target))
     }
 

@@ -37,6 +37,7 @@
 //! | what an operator may do, and why not | [`operation`] |
 //! | epochs, fences, what an agent that returns may start | [`fence`] |
 //! | how much a reversal is expected to send | [`estimate`] |
+//! | where it stands once its job is lost | [`orphan`] |
 //! | which kinds of failover there are between which kinds of places | [`route`] |
 //!
 //! That all of it together never runs a machine twice, never spoils the only
@@ -49,11 +50,13 @@ pub mod estimate;
 mod exploration;
 pub mod fence;
 pub mod operation;
+pub mod orphan;
 pub mod route;
 pub mod standing;
 
 pub use fence::{Alone, Decision, Epoch, Fenced, Known, Told, may_start};
 pub use operation::{Answer, Operation, Refusal, allowed, permit};
+pub use orphan::{LooseEnd, Orphan, orphan};
 pub use route::Route;
 pub use standing::{
     Change, Event, Kind, Origin, Phase, Return, Side, Standing, State, Tests, apply,

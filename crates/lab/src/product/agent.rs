@@ -75,6 +75,12 @@ impl Agent {
         }
     }
 
+    /// What it is called, as its site unless it is a [`second`](Self::second) one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Where its state folder is on the host.
     #[must_use]
     pub fn state_folder(&self) -> PathBuf {

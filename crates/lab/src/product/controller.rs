@@ -24,6 +24,8 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// How long the controller may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The controller's data folder.
+const DATA: &str = "/var/lib/lifeboat/controller";
 /// The client's home at the third place, with its settings.
 const HOME: &str = "/var/lib/lifeboat/home";
 
@@ -68,14 +70,30 @@ impl<'lab> Controller<'lab> {
         std::fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
         let program = Program::new("controller".to_owned(), "the controller is ready");
         let mut controller = Self { place, binary: binary()?, program };
-        controller.power_on().await?;
-        let saved = controller.cli(&["controller", "admin-token", "--save"]).await?;
+        controller.begin().await?;
+        Ok(controller)
+    }
+
+    /// Starts on no data, and makes the first token.
+    async fn begin(&mut self) -> Result<()> {
+        self.power_on().await?;
+        let saved = self.cli(&["controller", "admin-token", "--save"]).await?;
         ensure!(saved.code == 0, "make the first token: {saved:?}");
         wait_for("hear from the controller", PATIENCE, async || {
-            Ok((controller.cli(&["health"]).await?.code == 0).then_some(()))
+            Ok((self.cli(&["health"]).await?.code == 0).then_some(()))
         })
-        .await?;
-        Ok(controller)
+        .await
+    }
+
+    /// It is lost with all that it had, and a new one starts in its place.
+    ///
+    /// # Errors
+    /// When the new one does not answer within ten seconds.
+    pub async fn lose_all(&mut self) -> Result<()> {
+        self.kill().await?;
+        let data = self.place.outside(DATA);
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        self.begin().await
     }
 
     /// Starts the controller's process anew, on the data that is there.

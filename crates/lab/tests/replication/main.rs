@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lab::product::duties::{replicate_alone, tell};
 use lab::product::{Agent, Deployment, Points};
-use lab::{East, Guest, Lab, Size as _, guest, run, wait_for};
+use lab::{East, Guest, Lab, Size as _, guest, lost_job, run, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 const STORY: &str = "points arrive at the other site";
@@ -27,6 +27,7 @@ async fn points_arrive_at_the_other_site() -> Result<()> {
     story.points_arrive().await?;
     story.agents_die().await?;
     story.libvirtd_restarts().await?;
+    story.libvirtd_dies_while_it_begins_a_backup().await?;
     story.the_wan_is_cut_and_flaps().await?;
     story.qemu_is_killed().await?;
     story.the_source_loses_its_power().await?;
@@ -88,10 +89,33 @@ impl Story<'_> {
     }
 
     async fn libvirtd_restarts(&self) -> Result<()> {
-        self.lab.east().kill_libvirtd().await?;
+        let site = self.lab.east();
+        site.kill_libvirtd().await?;
+        // Where it was just beginning a backup, that would be the next story.
+        lost_job::remove_half_begun(site, "web")?;
         self.web.acknowledges(30).await?;
-        self.lab.east().start_libvirtd().await?;
+        site.start_libvirtd().await?;
         self.goes_on("libvirtd restarted").await
+    }
+
+    /// It must be made to forget that job, as the error's page says.
+    async fn libvirtd_dies_while_it_begins_a_backup(&self) -> Result<()> {
+        let site = self.lab.east();
+        site.kill_libvirtd().await?;
+        while !lost_job::plant(site, "web")? {
+            site.start_libvirtd().await?;
+            self.web.acknowledges(5).await?;
+            site.kill_libvirtd().await?;
+        }
+        site.start_libvirtd().await?;
+        wait_for("the reason why no point is made", SOON, async || {
+            Ok(self.east.log()?.contains("LB6057").then_some(()))
+        })
+        .await?;
+        site.kill_libvirtd().await?;
+        lost_job::remove(site, "web")?;
+        site.start_libvirtd().await?;
+        self.goes_on("libvirtd died while it began a backup").await
     }
 
     async fn the_wan_is_cut_and_flaps(&self) -> Result<()> {

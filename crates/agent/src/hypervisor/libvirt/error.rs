@@ -15,6 +15,10 @@ pub enum LibvirtError {
         /// libvirt's words.
         message: String,
     },
+    /// It died while it began a backup, and holds a job since of which it knows
+    /// nothing more: it can neither be asked about nor ended.
+    #[error("libvirt holds on to a backup that it was beginning when it died")]
+    LostJob,
     /// The hypervisor is one that the agent does not work with.
     #[error("the hypervisor is {0}, and the agent works with QEMU")]
     NotQemu(String),
@@ -58,6 +62,12 @@ impl LibvirtError {
     #[must_use]
     pub const fn is_about_the_state(&self) -> bool {
         matches!(self, Self::Call { number: sys::VIR_ERR_OPERATION_INVALID, .. })
+    }
+
+    /// Whether libvirt found something in itself that should not be.
+    #[must_use]
+    pub const fn is_internal(&self) -> bool {
+        matches!(self, Self::Call { number: sys::VIR_ERR_INTERNAL_ERROR, .. })
     }
 
     /// Whether a checkpoint's bitmap is missing or cannot be trusted.

@@ -118,9 +118,14 @@ impl Subject {
     /// What the job that runs is doing; none when none runs.
     ///
     /// # Errors
-    /// Whatever libvirt said.
+    /// [`LibvirtError::LostJob`], or whatever libvirt said.
     pub fn job(&self) -> Result<Option<&'static str>, LibvirtError> {
-        self.domain()?.job()
+        let domain = self.domain()?;
+        domain.job().or_else(|error| match domain.backup_xml()? {
+            // It has a job of which it cannot say how far it is.
+            None if error.is_internal() => Err(LibvirtError::LostJob),
+            _ => Err(error),
+        })
     }
 
     /// Asks the job that runs to end, whichever it is. It may go on for a while

@@ -204,8 +204,8 @@ impl Keeper {
         &self.shared.folder
     }
 
-    /// Waits until all that it was told before is done, and its store is open: a
-    /// point that was pinned before is dropped no more.
+    /// Waits until all that it was told before is done, and its store can be opened
+    /// at once: a point that was pinned before is dropped no more.
     ///
     /// # Errors
     /// The store cannot be opened, or does not answer.
@@ -343,8 +343,15 @@ impl Worker {
                 self.tell(answer, opened);
             }
             Order::Settle(answer) => {
-                let settled = match &self.writer {
-                    Some(_) => Ok(()),
+                let settled = match &mut self.writer {
+                    Some(writer) => {
+                        // Whoever opens the store next has nothing to read again. Where
+                        // there is no room for that they have, which is no reason to refuse.
+                        if let Err(error) = writer.checkpoint() {
+                            self.fail(&error);
+                        }
+                        Ok(())
+                    }
                     None => self.open().map_err(|error| self.fail(&error)),
                 };
                 self.tell(answer, settled);

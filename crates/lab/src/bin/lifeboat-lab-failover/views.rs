@@ -7,9 +7,11 @@
 //! the view into a local qcow2, the machine is hydrated while it runs, and both
 //! guests read once more.
 //!
-//! Before reads in order, the host forgets what it has in memory of the
-//! files that the guest's disk stands on: after a failover nobody has read them
-//! yet. Reads anywhere come after that, of what was read once.
+//! Before a guest reads in order from a view, the host forgets what it has in
+//! memory of all disks: after a failover nobody has read them yet. Hydrated ones
+//! were written a moment ago and are somewhere on their way to the medium; so
+//! both guests read theirs once before it counts. Reads anywhere are of what was
+//! read once.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -46,6 +48,15 @@ pub struct Arguments {
     /// Seconds of reading anywhere
     #[arg(long, default_value_t = 10)]
     seconds: u32,
+}
+
+/// What was done with the disks before they are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Nothing: the host has nothing of them in memory.
+    Forgotten,
+    /// They were read once.
+    ReadOnce,
 }
 
 /// What a machine reads: bytes a second in order, reads of 4 KiB a second
@@ -106,11 +117,11 @@ struct Stage<'a> {
 impl Stage<'_> {
     async fn round(&self, round: u32) -> Result<Round> {
         let copy = self.recover(&format!("web-{round}")).await?;
-        let view = self.reads(round, &copy).await?;
+        let view = self.reads(round, &copy, Before::Forgotten).await?;
         let rate = |seconds: f64| self.size as f64 / seconds;
         let theirs = rate(self.nbdcopy(&copy).await?);
         let ours = rate(self.hydrate(&copy).await?);
-        let hydrated = self.reads(round, &copy).await?;
+        let hydrated = self.reads(round, &copy, Before::ReadOnce).await?;
         // With disks of its own it is a machine as any other.
         copy.cut_power().await?;
         self.lab.west().virsh(&["undefine", copy.name()]).await?;
@@ -123,17 +134,20 @@ impl Stage<'_> {
     }
 
     /// Of the machine from the point and of the local one, in turn.
-    async fn reads(&self, round: u32, copy: &Guest) -> Result<Pair<Reads>> {
+    async fn reads(&self, round: u32, copy: &Guest, before: Before) -> Result<Pair<Reads>> {
         let mut pair = Pair::default();
         for of_ours in turns(round, [true, false]) {
             for folder in [STORE, RECOVERED, IMAGES] {
                 forget(&self.lab.west().outside(folder))?;
             }
-            if of_ours {
-                pair.ours = reads(copy, self.seconds).await?;
-            } else {
-                pair.theirs = reads(&self.local, self.seconds).await?;
+            let guest = if of_ours { copy } else { &self.local };
+            if before == Before::ReadOnce {
+                read(guest, &[]).await?;
             }
+            let sequential = read(guest, &[]).await?;
+            let random = read(guest, &[&self.seconds.to_string()]).await?;
+            let reads = if of_ours { &mut pair.ours } else { &mut pair.theirs };
+            *reads = Reads { sequential, random };
         }
         Ok(pair)
     }
@@ -180,12 +194,10 @@ impl Stage<'_> {
     }
 }
 
-async fn reads(guest: &Guest, seconds: u32) -> Result<Reads> {
-    let read = async |words: &[&str]| -> Result<f64> {
-        let said = guest.exec(&[&["guest", "reads", "0", FILE], words].concat()).await?;
-        said.trim().parse().with_context(|| format!("read {said:?}"))
-    };
-    Ok(Reads { sequential: read(&[]).await?, random: read(&[&seconds.to_string()]).await? })
+/// What the guest's `reads` tells of the file, with these words more.
+async fn read(guest: &Guest, words: &[&str]) -> Result<f64> {
+    let said = guest.exec(&[&["guest", "reads", "0", FILE], words].concat()).await?;
+    said.trim().parse().with_context(|| format!("read {said:?}"))
 }
 
 /// Has the host keep nothing in memory of the files in a folder and below.

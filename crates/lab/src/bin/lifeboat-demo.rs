@@ -231,6 +231,8 @@ async fn play(keep: bool) -> Result<()> {
     }
 
     fail_over(&teller, &lab, &controller, &web).await?;
+    lose_a_site(&teller, &lab, &controller, &mut agents[1], &db).await?;
+    teller.show(&controller, &["job", "list"]).await?;
 
     if keep {
         for agent in agents {
@@ -277,7 +279,45 @@ async fn fail_over(
     settle(teller, controller).await?;
     println!();
     teller.tell(&proof(home).await?);
-    teller.show(controller, &["job", "list"]).await
+    Ok(())
+}
+
+/// A site burns down with a machine; what it never sent is kept when it returns.
+async fn lose_a_site(
+    teller: &Teller,
+    lab: &Lab,
+    controller: &Controller<'_>,
+    agent: &mut Agent,
+    db: &Guest,
+) -> Result<()> {
+    teller.chapter("West loses its power, and db with it");
+    controller.replicates("db", COPIED).await?;
+    lab.west().cut_power().await?;
+    see(controller, "west", ReachabilityState::NotReachable).await?;
+    let order = ["failover", "unplanned", "db", "--source-is-down", "--yes"];
+    teller.show(controller, &order).await?;
+    let saved = lab.east().guest("db");
+    let (acknowledged, report) = (db.acknowledged()?, saved.boot_check()?);
+    ensure!(report.is_clean(), "the records of db are damaged: {report}");
+    println!();
+    teller.tell(&format!(
+        "db runs at east with {} of the {acknowledged} records that it had acknowledged, each whole.",
+        report.last
+    ));
+
+    teller.chapter("West is back");
+    lab.west().power_on().await?;
+    agent.start().await?;
+    see(controller, "west", ReachabilityState::Connected).await?;
+    ensure!(!db.is_running().await?, "db runs at both sites");
+    teller.tell("Its agent learned that db is east's now, and keeps it down there.");
+    teller.show(controller, &["reverse", "db", "--plan"]).await?;
+    teller.show(controller, &["failover", "commit", "db", "--reverse"]).await?;
+    controller.replicates("db", COPIED).await?;
+    teller.show(controller, &["point", "list", "db"]).await?;
+    println!();
+    teller.tell("What west never sent is a point of its own, held until somebody lets it go.");
+    Ok(())
 }
 
 /// Fails `web` over, and proves that nothing is missing.

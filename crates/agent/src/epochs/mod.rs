@@ -115,7 +115,9 @@ impl Epochs {
 
     /// Takes up what the controller's duties say, as far as it is news. A machine
     /// that they told of and tell of no more is protected no longer: what is known
-    /// of it is forgotten. The machines among these that libvirt started by itself.
+    /// of it is forgotten. The machines among these that libvirt started by itself and
+    /// that were this host's at the end: of another side's machine, what lies here
+    /// must not start beside it.
     pub fn learn(&self, ownerships: &[Ownership]) -> Vec<MachineUuid> {
         for Ownership { machine, epoch, ours } in ownerships {
             let before = self.known(*machine);
@@ -135,7 +137,7 @@ impl Epochs {
             .lock()
             .iter()
             .filter(|(machine, file)| file.listed && !told(machine))
-            .map(|(machine, file)| (*machine, file.autostart))
+            .map(|(machine, file)| (*machine, file.autostart && file.ours))
             .collect();
         for (machine, _) in &ended {
             info!(%machine, "it is protected no longer, and anybody may start it");
@@ -286,8 +288,11 @@ mod tests {
         assert!(again.is_anothers(machine));
         let file = fs::read_to_string(folder.path().join(format!("{machine}.json"))).unwrap();
         assert_eq!(file.trim(), GOLDEN.trim());
-        assert_eq!(again.learn(&[]), [machine], "libvirt shall start it by itself again");
+        assert_eq!(again.learn(&[]), [], "it runs on the other side");
         assert_eq!(again.known(machine), None);
+        again.learn(&[Ownership { machine, epoch: 5, ours: true }]);
+        again.note_autostart(machine).unwrap();
+        assert_eq!(again.learn(&[]), [machine], "libvirt shall start it by itself again");
         assert_eq!(Epochs::in_folder(folder.path()).unwrap().known(machine), None);
         fs::write(folder.path().join("x.json"), GOLDEN.replace("\"format\": 1", "\"format\": 2"))
             .unwrap();

@@ -108,6 +108,19 @@ pub struct OrderCommit {
     pub reverse: bool,
 }
 
+/// Reverses a replication.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderReversal {
+    /// Kept with the job.
+    #[serde(default)]
+    pub comment: String,
+    /// The host, cloud or site where the points go; where the machine ran before,
+    /// when absent. Another one is sent everything.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
 /// What a failover would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {

@@ -211,6 +211,7 @@ mod tests {
             state: state.map(|state| Document { format: 1, document: state.into() }),
             recovery: None,
             unsent: false,
+            former_hosts: vec![],
             created: OffsetDateTime::UNIX_EPOCH,
         }
     }

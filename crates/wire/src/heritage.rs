@@ -51,6 +51,9 @@ pub struct Heritage {
     /// Whether the side that it was last failed over from may have what never
     /// arrived.
     pub unsent: bool,
+    /// Hosts that the machine has left for another, where it stays fenced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_hosts: Vec<Uuid>,
     /// When it was protected.
     #[serde(with = "time::serde::rfc3339")]
     pub created: OffsetDateTime,

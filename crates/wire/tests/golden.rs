@@ -186,6 +186,7 @@ fn heritage() -> Heritage {
         state: Some(Document { format: 1, document: r#"{"state":"committed"}"#.into() }),
         recovery: Some(id(17)),
         unsent: true,
+        former_hosts: vec![id(18)],
         created: at(),
     }
 }

@@ -1,7 +1,8 @@
 //! `lifeboat failover` and `lifeboat reverse`.
 
 use api::failover::{
-    ChangePoint, FailoverKind, NicChoice, OrderCommit, OrderFailover, Ordered, Plan, ReversePlan,
+    ChangePoint, FailoverKind, NicChoice, OrderCommit, OrderFailover, OrderReversal, Ordered, Plan,
+    ReversePlan,
 };
 use api::job::{Job, Say};
 use api::protection::Protection;
@@ -173,8 +174,12 @@ pub(crate) struct Reverse {
     /// The machine: name, HOST/NAME, SITE/HOST/NAME, UUID or id
     machine: String,
     /// Only tell what would be done, and how much would be sent
-    #[arg(long)]
+    #[arg(long, conflicts_with = "to")]
     plan: bool,
+    /// The host, cloud or site where its points go; everything is sent to another one [default:
+    /// where it ran before]
+    #[arg(long, value_name = "TARGET")]
+    to: Option<String>,
     #[command(flatten)]
     how: Waits,
 }
@@ -286,7 +291,8 @@ pub(crate) async fn reverse(arguments: Reverse, session: &Session) -> Result<(),
         tell_reversal(session, &session.get(&path).await?);
         return Ok(());
     }
-    let job: Job = session.post(&path, &Say::default()).await?;
+    let wish = OrderReversal { to: arguments.to, ..OrderReversal::default() };
+    let job: Job = session.post(&path, &wish).await?;
     follow(session, job, arguments.how.no_wait).await
 }
 

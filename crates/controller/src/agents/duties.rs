@@ -89,7 +89,10 @@ pub fn duties_of(
         keeping: lasting().filter(|protection| protection.target == host).map(keeping).collect(),
         ownership: lasting().flat_map(|protection| ownership(protection, host)).collect(),
         heritage: lasting()
-            .filter(|protection| [protection.source, protection.target].contains(&host))
+            .filter(|protection| {
+                [protection.source, protection.target].contains(&host)
+                    || protection.former_hosts.contains(&host)
+            })
             .map(|protection| heritage(protection, peers))
             .collect(),
     }
@@ -110,6 +113,10 @@ fn ownership(protection: &Protection, host: HostId) -> Option<Ownership> {
     let standing = protection.standing(Tests::default());
     if standing.epoch == Epoch::FIRST && protection.failover.state.is_none() {
         return None;
+    }
+    if protection.former_hosts.contains(&host) {
+        let (machine, epoch) = (protection.machine, standing.epoch.number());
+        return Some(Ownership { machine, epoch, ours: false });
     }
     let side = Side::BOTH.into_iter().find(|side| host_at(protection, *side) == host)?;
     // A side that is not to know yet that it is its own still keeps the machine
@@ -245,6 +252,7 @@ mod tests {
                 held: false,
                 unsent: false,
             },
+            former_hosts: vec![],
             created: OffsetDateTime::UNIX_EPOCH,
             disabling: None,
             shipping: None,
@@ -291,6 +299,13 @@ mod tests {
             }]})
         );
         assert_eq!(told(4), serde_json::json!({ "shipping": [], "keeping": [] }));
+        // Where the machine was once, it stays fenced.
+        let failover = Failover { epoch: Epoch::new(4), ..protection().failover };
+        let left = Protection { former_hosts: vec![host(4)], failover, ..protection() };
+        let told = duties_of(host(4), &[left], &peers);
+        let (machine, epoch) = (protection().machine, 4);
+        assert_eq!(told.ownership, [Ownership { machine, epoch, ours: false }]);
+        assert_eq!((told.shipping.len(), told.keeping.len(), told.heritage.len()), (0, 0, 1));
         let ending = Protection { disabling: Some(OffsetDateTime::UNIX_EPOCH), ..protection() };
         assert_eq!(duties_of(host(1), &[ending], &peers), Duties::default());
     }

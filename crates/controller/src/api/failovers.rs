@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use api::failover::{ChangePoint, FailoverKind, OrderCommit, OrderFailover, Ordered, Plan};
+use api::failover::{
+    ChangePoint, FailoverKind, OrderCommit, OrderFailover, OrderReversal, Ordered, Plan,
+};
 use api::job::{Job, Say};
 use api::problem::Problem;
 use axum::Json;
@@ -11,7 +13,7 @@ use axum::http::StatusCode;
 use domain::failover::{Operation, Route, Tests, permit};
 use domain::fault::{Code, Fault};
 use domain::host::Reachability;
-use domain::id::ProtectionId;
+use domain::id::{HostId, ProtectionId};
 use domain::token::Permission;
 use jobs::{Asked, JobId, Runbook, Standing};
 use time::{Duration, OffsetDateTime};
@@ -21,6 +23,7 @@ use wire::command::NicWish;
 use super::access::Caller;
 use super::failure::{Body, Failure, name};
 use super::jobs::{now, refused};
+use super::protect::target_for;
 use super::protection_view::{self, Hosts};
 use crate::Controller;
 use crate::database::failover::replication_of;
@@ -324,37 +327,51 @@ pub(super) async fn commit(
     Ok((StatusCode::ACCEPTED, job))
 }
 
-macro_rules! orders {
-    ($($(#[$doc:meta])* $name:ident = $operation:ident, $runbook:ty, $path:literal, $id:literal, $doing:literal;)*) => { $(
-        $(#[$doc])*
-        #[utoipa::path(post, path = $path, operation_id = $id, tag = "failover",
-            security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
-            request_body = Say, responses(
-            (status = 202, description = "The job", body = Job),
-            (status = "default", description = "Why not", body = Problem),
-        ))]
-        pub(super) async fn $name(
-            caller: Caller,
-            State(controller): State<Controller>,
-            Path(reference): Path<String>,
-            Body(_wish): Body<Say>,
-        ) -> Result<(StatusCode, Json<Job>), Failure> {
-            let doing = format!(concat!($doing, " {}"), reference);
-            caller.may(Permission::Operate, &doing)?;
-            let stored =
-                permitted(&controller, &reference, Operation::$operation, &doing).await?;
-            let order = order_of(&stored, &caller);
-            let job = begin::<$runbook>(&controller, &caller, &stored, &order, &doing).await?;
-            Ok((StatusCode::ACCEPTED, job))
-        }
-    )* };
+/// Returns a machine to its source, and drops what the target wrote.
+#[utoipa::path(post, path = "/protections/{protection}/undo", operation_id = "failover_undo", tag = "failover",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
+    request_body = Say, responses(
+    (status = 202, description = "The job", body = Job),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn undo(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(_wish): Body<Say>,
+) -> Result<(StatusCode, Json<Job>), Failure> {
+    let doing = format!("undo the failover of machine {reference}");
+    caller.may(Permission::Operate, &doing)?;
+    let stored = permitted(&controller, &reference, Operation::Undo, &doing).await?;
+    let order = order_of(&stored, &caller);
+    let job = begin::<undo::UndoFailover>(&controller, &caller, &stored, &order, &doing).await?;
+    Ok((StatusCode::ACCEPTED, job))
 }
 
-orders! {
-    /// Returns a machine to its source, and drops what the target wrote.
-    undo = Undo, undo::UndoFailover, "/protections/{protection}/undo", "failover_undo",
-        "undo the failover of machine";
-    /// Replicates to the side where a machine ran before.
-    reverse = ReverseReplicate, reverse::ReverseReplicate, "/protections/{protection}/reverse",
-        "protection_reverse", "reverse the replication of machine";
+/// Replicates to the side where a machine ran before, or to another host.
+#[utoipa::path(post, path = "/protections/{protection}/reverse", operation_id = "protection_reverse", tag = "failover",
+    security(("token" = [])), params(("protection" = String, Path, description = "As for ordering a failover")),
+    request_body = OrderReversal, responses(
+    (status = 202, description = "The job", body = Job),
+    (status = "default", description = "Why not", body = Problem),
+))]
+pub(super) async fn reverse(
+    caller: Caller,
+    State(controller): State<Controller>,
+    Path(reference): Path<String>,
+    Body(wish): Body<OrderReversal>,
+) -> Result<(StatusCode, Json<Job>), Failure> {
+    let doing = format!("reverse the replication of machine {reference}");
+    caller.may(Permission::Operate, &doing)?;
+    let operation = Operation::ReverseReplicate;
+    let stored = permitted(&controller, &reference, operation, &doing).await?;
+    let mut order = order_of(&stored, &caller);
+    if let Some(to) = &wish.to {
+        // It runs where its points went before.
+        let chosen = target_for(&controller, &stored, stored.target, to, &doing).await?;
+        order.to = Some(chosen).filter(|host| *host != stored.source).map(HostId::uuid);
+    }
+    let job =
+        begin::<reverse::ReverseReplicate>(&controller, &caller, &stored, &order, &doing).await?;
+    Ok((StatusCode::ACCEPTED, job))
 }

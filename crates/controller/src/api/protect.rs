@@ -147,16 +147,8 @@ async fn look(controller: &Controller, wish: &Protect) -> Result<Found> {
             match meant.target {
                 None => judge(&candidate, None),
                 Some(target) => {
-                    let there = controller.database.machines_at(target).await?;
-                    let machines: Vec<(MachineUuid, String)> =
-                        there.into_iter().map(|machine| (machine.uuid, machine.name)).collect();
-                    let target = Target {
-                        side: &hosts.get(target)?.1,
-                        is_source: target == *source,
-                        machines: &machines,
-                        free: room_at(target, &protections),
-                    };
-                    judge(&candidate, Some(&target))
+                    let from = (&candidate, *source);
+                    findings_at(controller, &hosts, &protections, from, target).await?
                 }
             }
         }
@@ -171,6 +163,67 @@ async fn look(controller: &Controller, wish: &Protect) -> Result<Found> {
         remarks: remarks.into_iter().map(reason).collect(),
     };
     Ok(Found { meant, check })
+}
+
+/// What is found of a machine, with its host, and of the target.
+async fn findings_at(
+    controller: &Controller,
+    hosts: &Hosts,
+    protections: &[Stored],
+    (candidate, source): (&Candidate<'_>, HostId),
+    target: HostId,
+) -> Result<Vec<Finding>> {
+    let there = controller.database.machines_at(target).await?;
+    let machines: Vec<(MachineUuid, String)> =
+        there.into_iter().map(|machine| (machine.uuid, machine.name)).collect();
+    let target = Target {
+        side: &hosts.get(target)?.1,
+        is_source: target == source,
+        machines: &machines,
+        free: room_at(target, protections),
+    };
+    Ok(judge(candidate, Some(&target)))
+}
+
+/// The host that is meant, if a protected machine that runs on `active` can be
+/// replicated to it; the one where it ran before always can.
+pub(super) async fn target_for(
+    controller: &Controller,
+    stored: &Stored,
+    active: HostId,
+    reference: &str,
+    doing: &str,
+) -> std::result::Result<HostId, Failure> {
+    let of_database = |error| Failure::of_database(doing, error);
+    let hosts = Hosts::read(controller).await.map_err(of_database)?;
+    let protections = controller.database.protections().await.map_err(of_database)?;
+    let target = find_target(controller, &hosts, &protections, reference, Some(active)).await;
+    let target = target.map_err(of_database)?;
+    if target == stored.source {
+        return Ok(target);
+    }
+    let seen = controller.database.machine_at(MachineId::on_host(active, stored.machine)).await;
+    let Some((machine, _)) = seen.map_err(of_database)? else {
+        return Err(Fault::new(
+            Code::StateForbids,
+            doing,
+            "its host has not told of the machine yet",
+            "Wait until its agent is connected: lifeboat machine list.",
+        )
+        .into());
+    };
+    let candidate = Candidate {
+        machine: &machine,
+        protected: false,
+        excluded: &stored.excluded,
+        source: &hosts.get(active).map_err(of_database)?.1,
+    };
+    let from = (&candidate, active);
+    let findings = findings_at(controller, &hosts, &protections, from, target).await;
+    let findings = findings.map_err(of_database)?;
+    let obstacles: Vec<Reason> =
+        findings.iter().filter(|finding| finding.is_obstacle()).map(reason).collect();
+    if obstacles.is_empty() { Ok(target) } else { Err(blocked(doing, &obstacles)) }
 }
 
 impl Meant {

@@ -236,8 +236,9 @@ pub enum Along {
     Nothing,
     /// What it was made of at the target.
     Recovery(Option<Uuid>),
-    /// The direction turns: the source keeps the points from now on.
-    Turn,
+    /// The direction turns: this host keeps the points from now on; the source, if
+    /// none is named.
+    Turn(Option<HostId>),
 }
 
 impl Database {
@@ -354,7 +355,7 @@ async fn keep(
                 .execute(&mut *connection)
                 .await?;
         }
-        Along::Turn => turn(connection, before, now).await?,
+        Along::Turn(to) => turn(connection, before, to, now).await?,
     }
     Ok(changed.rows_affected() == 1)
 }
@@ -363,20 +364,27 @@ async fn keep(
 async fn turn(
     connection: &mut SqliteConnection,
     before: &Protection,
+    to: Option<HostId>,
     now: OffsetDateTime,
 ) -> Result<()> {
     let id = before.id.to_string();
+    let to = to.unwrap_or(before.source);
+    // What the machine leaves behind where it was must never start there.
+    let left = before.former_hosts.iter().copied().chain([before.source]);
+    let former: Vec<Uuid> = left.filter(|host| *host != to).map(HostId::uuid).collect();
     let generation = protections::next_generation(connection, before.machine, now).await?;
     sqlx::query(
         "UPDATE protections SET source_host_id = $2, target_host_id = $3, generation = $4,
-             reversed = $5, held = TRUE, recovery = NULL, resynchronise = NULL, verify = NULL
+             reversed = $5, held = TRUE, recovery = NULL, resynchronise = NULL, verify = NULL,
+             former_hosts = $6
          WHERE id = $1",
     )
     .bind(&id)
     .bind(before.target.to_string())
-    .bind(before.source.to_string())
+    .bind(to.to_string())
     .bind(generation)
     .bind(!before.failover.reversed)
+    .bind(serde_json::to_string(&former).expect("ids are plain"))
     .execute(&mut *connection)
     .await?;
     for forgotten in [

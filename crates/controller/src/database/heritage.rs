@@ -43,6 +43,7 @@ pub fn heritage_of(protection: &Protection, source: Place, target: Place) -> Her
         state: failover.state.and_then(failover::document),
         recovery: failover.recovery,
         unsent: failover.unsent,
+        former_hosts: protection.former_hosts.iter().map(|host| host.uuid()).collect(),
         created: protection.created,
     }
 }
@@ -213,9 +214,9 @@ async fn adopt(
         "INSERT INTO protections (id, machine_uuid, machine_name, source_host_id,
              target_host_id, policy_id, excluded_disks, generation, paused, created_us,
              source_ended, target_ended, epoch, reversed, failover_format, failover, recovery,
-             unsent)
+             unsent, former_hosts)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, FALSE, FALSE, $11, $12, $13, $14, $15,
-             $16)",
+             $16, $17)",
     )
     .bind(heritage.protection.to_string())
     .bind(heritage.machine.to_string())
@@ -233,6 +234,7 @@ async fn adopt(
     .bind(state.as_ref().map(|document| &document.document))
     .bind(heritage.recovery.map(|recovery| recovery.to_string()))
     .bind(heritage.unsent)
+    .bind(serde_json::to_string(&heritage.former_hosts).expect("ids are plain"))
     .execute(&mut *connection)
     .await
     .map_err(super::name_taken)?;

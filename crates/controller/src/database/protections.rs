@@ -54,6 +54,8 @@ pub struct Protection {
     pub import: Option<OfflineCopy>,
     /// How it stands in a failover.
     pub failover: Failover,
+    /// Hosts that the machine has left for another, where it stays fenced.
+    pub former_hosts: Vec<HostId>,
     /// When it was made.
     pub created: OffsetDateTime,
     /// Since when it is to end.
@@ -138,6 +140,7 @@ struct ProtectionRow {
     recovery: Option<String>,
     held: bool,
     unsent: bool,
+    former_hosts: String,
     created_us: i64,
     disabling_us: Option<i64>,
     shipping_format: Option<u16>,
@@ -165,6 +168,8 @@ impl TryFrom<ProtectionRow> for Protection {
         };
         let excluded = serde_json::from_str(&row.excluded_disks)
             .map_err(|error| nonsense("the excluded disks of a protection", &error))?;
+        let former: Vec<Uuid> = serde_json::from_str(&row.former_hosts)
+            .map_err(|error| nonsense("the former hosts of a machine", &error))?;
         let shipping = reports::read(row.shipping_format, row.shipping, "a shipping report")?;
         let keeping = reports::read(row.keeping_format, row.keeping, "a keeping report")?;
         Ok(Self {
@@ -191,6 +196,7 @@ impl TryFrom<ProtectionRow> for Protection {
                 uuid(row.recovery)?,
                 (row.held, row.unsent),
             )?,
+            former_hosts: former.into_iter().map(HostId::new).collect(),
             created: time_of(row.created_us)?,
             disabling: optional_time(row.disabling_us)?,
             shipping: shipping.zip(optional_time(row.shipping_us)?),
@@ -233,7 +239,8 @@ const SELECT: &str = "
            po.document AS policy_document, p.excluded_disks, p.generation, p.paused,
            p.not_before_us, p.resynchronise, p.verify, p.offline_wish, p.offline_folder,
            p.import_wish, p.import_folder, p.epoch, p.reversed, p.failover_format,
-           p.failover, p.recovery, p.held, p.unsent, p.created_us, p.disabling_us,
+           p.failover, p.recovery, p.held, p.unsent, p.former_hosts,
+           p.created_us, p.disabling_us,
            s.format AS shipping_format, s.document AS shipping, s.received_us AS shipping_us,
            k.format AS keeping_format, k.document AS keeping, k.received_us AS keeping_us,
            (SELECT MAX(t.point) FROM points t WHERE t.protection_id = p.id) AS newest_kept,

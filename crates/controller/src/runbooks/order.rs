@@ -45,6 +45,10 @@ pub struct Order {
     /// commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reversal: Option<Uuid>,
+    /// The host that keeps the points after a reversal, if it is not the one where
+    /// the machine ran before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Uuid>,
 }
 
 /// A test.
@@ -112,6 +116,7 @@ impl Order {
             alive: None,
             former: None,
             reversal: None,
+            to: None,
         }
     }
 

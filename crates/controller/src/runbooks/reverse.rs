@@ -6,12 +6,13 @@
 //! | step | undone by |
 //! | --- | --- |
 //! | turn | nothing: a machine is protected one way or the other |
-//! | adopt-old-disks (best effort) | nothing: they stay as they are |
+//! | adopt-old-disks (best effort; not at another host) | nothing: they stay as they are |
 //! | let-go: shipping begins | nothing |
 
 use std::time::Duration;
 
 use domain::failover::{Event, Operation, State};
+use domain::id::HostId;
 use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
 use wire::command::{Answer, Work};
 
@@ -61,7 +62,8 @@ impl Step<ReverseReplicate> for Turn {
         let machine = look(order, cx).await?;
         if machine.standing.state != State::ReverseReplicating {
             let event = Event::Asked(Operation::ReverseReplicate);
-            happen_along(order, cx, event, Along::Turn).await?;
+            let along = Along::Turn(order.to.map(HostId::new));
+            happen_along(order, cx, event, along).await?;
         }
         Ok(Outcome::Done)
     }
@@ -75,6 +77,13 @@ impl Step<ReverseReplicate> for AdoptOldDisks {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
+        if order.to.is_some() {
+            cx.warn(format!(
+                "everything is sent to {}; what the machine left where it was before stays there untouched, and is kept down",
+                machine.target.name
+            ));
+            return Ok(Outcome::Done);
+        }
         let (protection, uuid, lost) = (order.protection(), machine.machine, machine.unsent);
         let work = Work::AdoptDisks { protection, machine: uuid, lost };
         let answer = give(cx, &machine.target, work).await?;

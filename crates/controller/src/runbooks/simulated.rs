@@ -218,7 +218,7 @@ impl World for Simulation {
                 match along {
                     Along::Nothing => {}
                     Along::Recovery(recovery) => scene.recovery = recovery,
-                    Along::Turn => (scene.recovery, scene.held) = (None, true),
+                    Along::Turn(_) => (scene.recovery, scene.held) = (None, true),
                 }
                 after
             };
@@ -490,6 +490,9 @@ fn a_reversal_turns_the_direction_and_holds_what_a_lost_side_had() {
     for unsent in [false, true] {
         let mut scene = Scene { unsent, ..failed_over() };
         scene.standing.state = State::Committed;
-        passes(|| reverse::ReverseReplicate, scene, order(), true);
+        passes(|| reverse::ReverseReplicate, scene.clone(), order(), true);
+        // To another host: nothing there can be used.
+        let elsewhere = Order { to: Some(Uuid::from_u128(3)), ..order() };
+        passes(|| reverse::ReverseReplicate, scene, elsewhere, true);
     }
 }

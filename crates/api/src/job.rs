@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::Operation;
 use crate::problem::Problem;
 
 /// A job.
@@ -50,6 +51,8 @@ pub struct Job {
     pub rto_ms: Option<u64>,
     /// The job that it orders at its end, if it was told to and has done so.
     pub next: Option<Uuid>,
+    /// What may be said to it now, and why not.
+    pub operations: Vec<Operation>,
     /// What people said about it.
     pub notes: Vec<Note>,
 }

@@ -1,6 +1,6 @@
 //! Tables for people, JSON for programs.
 
-use api::List;
+use api::{List, Operation};
 use comfy_table::{ContentArrangement, Table, presets};
 use domain::units::utc;
 use serde::Serialize;
@@ -58,6 +58,15 @@ pub(crate) fn done(as_json: bool, item: &impl Serialize, words: &str) {
     } else {
         println!("{words}");
     }
+}
+
+/// What may be done to an item, and why not, line by line.
+pub(crate) fn operations(operations: &[Operation]) -> String {
+    let line = |operation: &Operation| match &operation.refused {
+        None => operation.name.clone(),
+        Some(why) => format!("{} (not now: {}. {})", operation.name, why.reason, why.advice),
+    };
+    operations.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A table inside an item's field.

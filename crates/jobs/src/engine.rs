@@ -65,6 +65,17 @@ pub struct View {
     /// the job retry; or abandons it. A job of an unknown runbook is taken up by
     /// the next engine that knows it.
     pub stalled: Option<Fault>,
+    /// What an operator may say to it now; nothing while it is only taken up.
+    pub verbs: Vec<Permitted>,
+}
+
+/// Something that an operator may say to a job, or why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permitted {
+    /// What.
+    pub verb: Verb,
+    /// Why not now, if it may not.
+    pub refused: Option<Refusal>,
 }
 
 impl View {
@@ -79,9 +90,30 @@ impl View {
         }
     }
 
-    fn of(history: History, stalled: Option<Fault>) -> Self {
-        Self { history: Arc::new(history), progress: None, stalled }
+    /// Of a job that no task drives.
+    #[must_use]
+    pub fn of(history: History, stalled: Option<Fault>) -> Self {
+        let verbs = match (&history.standing, &stalled) {
+            (Standing::Ended(_), _) => permitted(&[], HAS_ENDED),
+            (_, Some(fault)) => permitted(&[Verb::Abandon], (&fault.cause, &fault.advice)),
+            _ => Vec::new(),
+        };
+        Self { history: Arc::new(history), progress: None, stalled, verbs }
     }
+
+    /// It does not go on before this is mended.
+    pub(crate) fn stall(&mut self, fault: Fault) {
+        self.verbs = permitted(&[Verb::Retry, Verb::Abandon], (&fault.cause, &fault.advice));
+        self.stalled = Some(fault);
+    }
+}
+
+const HAS_ENDED: (&str, &str) = ("the job has ended", "Order it again if it is still wanted.");
+
+/// All verbs, of which only these are allowed.
+fn permitted(allowed: &[Verb], (reason, advice): (&str, &str)) -> Vec<Permitted> {
+    let refused = |verb| (!allowed.contains(&verb)).then(|| Refusal::new(reason, advice));
+    Verb::ALL.map(|verb| Permitted { verb, refused: refused(verb) }).into()
 }
 
 /// Why the engine does not do what it is asked.
@@ -391,8 +423,7 @@ impl Engine {
             return answer;
         }
         self.ended_now(job).await?;
-        let advice = "Order it again if it is still wanted.";
-        Err(Refused::Forbidden(Refusal::new("the job has ended", advice)))
+        Err(Refused::Forbidden(Refusal::new(HAS_ENDED.0, HAS_ENDED.1)))
     }
 
     /// An unfinished job that no task drives, since its log or its runbook is no good.

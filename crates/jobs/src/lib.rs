@@ -58,7 +58,7 @@ mod task;
 
 pub use context::{Context, Progress, Resumed, Ticket};
 pub use decide::Verb;
-pub use engine::{Asked, Clock, Engine, EngineBuilder, Refused, View};
+pub use engine::{Asked, Clock, Engine, EngineBuilder, Permitted, Refused, View};
 pub use fault::{Failure, Fault, Refusal};
 pub use history::{Cause, History, Stage, Standing};
 pub use journal::{Journal, JournalError, MemoryJournal, Stored};

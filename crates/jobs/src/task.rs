@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Progress, Resumed, Ticket, Warnings};
 use crate::decide::{self, Action, Verb};
-use crate::engine::{Clock, Refused, View};
+use crate::engine::{Clock, Permitted, Refused, View};
 use crate::fault::{Failure, Fault, Refusal, code};
 use crate::history::{History, Standing};
 use crate::journal::{Journal, JournalError};
@@ -57,12 +57,13 @@ enum Attempt<S, T> {
 impl<R: Runbook> Task<R> {
     /// Drives the job to its end, however long that takes.
     pub(crate) async fn run(mut self) {
+        self.publish();
         loop {
             match self.go_on().await {
                 Ok(()) => return,
                 Err(fault) => {
                     tracing::error!(job = %self.history.id, %fault, "a job has stalled");
-                    self.view.send_modify(|view| view.stalled = Some(fault.clone()));
+                    self.view.send_modify(|view| view.stall(fault.clone()));
                     if !self.revived(&fault).await {
                         return;
                     }
@@ -300,10 +301,15 @@ impl<R: Runbook> Task<R> {
     }
 
     fn publish(&self) {
+        let verbs = Verb::ALL.map(|verb| Permitted {
+            verb,
+            refused: decide::permit(verb, &self.history, &self.table).err(),
+        });
         self.view.send_replace(View {
             history: Arc::new(self.history.clone()),
             progress: None,
             stalled: None,
+            verbs: verbs.into(),
         });
     }
 

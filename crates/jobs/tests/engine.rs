@@ -129,7 +129,12 @@ async fn each_verb_at_the_wrong_moment_is_refused_with_reason_and_advice() {
     let (journal, house) = (Arc::new(MemoryJournal::default()), lit_house());
     let engine = engine(&journal, &house, Defect::None).await;
     engine.order::<MoveLamp>(job(1), asked(), &Moving::new()).await.unwrap();
-    until(&engine, job(1), waits).await;
+    let view = until(&engine, job(1), waits).await;
+    let allowed = |view: &View| {
+        let allowed = view.verbs.iter().filter(|one| one.refused.is_none());
+        allowed.map(|one| one.verb).collect::<Vec<_>>()
+    };
+    assert_eq!(allowed(&view), [Verb::Cancel, Verb::Resume], "as it is shown");
     let mut told = Vec::new();
     for verb in [Verb::Retry, Verb::Abandon] {
         match engine.say(job(1), verb, word("")).await {
@@ -140,7 +145,8 @@ async fn each_verb_at_the_wrong_moment_is_refused_with_reason_and_advice() {
         }
     }
     engine.say(job(1), Verb::Resume, word("")).await.unwrap();
-    engine.ended(job(1)).await.unwrap();
+    let ended = engine.ended(job(1)).await.unwrap();
+    assert_eq!((allowed(&ended), ended.verbs.len()), (vec![], Verb::ALL.len()));
     for verb in Verb::ALL {
         let refused = engine.say(job(1), verb, word("")).await;
         assert!(matches!(refused, Err(Refused::Forbidden(_))), "{verb:?}: {refused:?}");

@@ -110,14 +110,6 @@ async fn fetch(session: &Session, reference: &str) -> Result<Host, Failure> {
 }
 
 fn show(session: &Session, host: &Host) {
-    let operations: Vec<String> = host
-        .operations
-        .iter()
-        .map(|operation| match &operation.refused {
-            None => operation.name.clone(),
-            Some(why) => format!("{} (not now: {}. {})", operation.name, why.reason, why.advice),
-        })
-        .collect();
     let mut fields = vec![
         ("Name", host.name.clone()),
         ("Id", host.id.to_string()),
@@ -152,7 +144,7 @@ fn show(session: &Session, host: &Host) {
             ("Versions", format!("libvirt {}, QEMU {}", facts.libvirt, facts.qemu)),
         ]);
     }
-    fields.push(("May be", operations.join("\n")));
+    fields.push(("May be", output::operations(&host.operations)));
     output::item(session.json, host, &fields);
 }
 

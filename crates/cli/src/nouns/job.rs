@@ -307,5 +307,8 @@ fn show(session: &Session, job: &Job) {
     if !notes.is_empty() {
         fields.push(("Notes", notes.join("\n")));
     }
+    if !job.state.has_ended() {
+        fields.push(("May be told to", output::operations(&job.operations)));
+    }
     output::item(session.json, job, &fields);
 }

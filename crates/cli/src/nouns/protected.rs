@@ -198,14 +198,6 @@ fn show(session: &Session, protection: &Protection) {
         .iter()
         .map(|reason| format!("{}: {}. {}", reason.level, reason.reason, reason.advice))
         .collect();
-    let operations: Vec<String> = protection
-        .operations
-        .iter()
-        .map(|operation| match &operation.refused {
-            None => operation.name.clone(),
-            Some(why) => format!("{} (not now: {}. {})", operation.name, why.reason, why.advice),
-        })
-        .collect();
     let mut health_lines = vec![protection.health.level.to_string()];
     health_lines.extend(reasons);
     let rpo = &protection.rpo;
@@ -301,7 +293,7 @@ fn show(session: &Session, protection: &Protection) {
             told(protection.target_told)
         ),
     ));
-    fields.push(("May be", operations.join("\n")));
+    fields.push(("May be", output::operations(&protection.operations)));
     output::item(session.json, protection, &fields);
 }
 

@@ -80,6 +80,7 @@ pub(super) fn shown(view: &View) -> Job {
             let asked = history.steps.iter().find(|step| step.name == commit::ASK_FOR_REVERSAL);
             asked.is_some_and(|step| step.stage == Stage::Done)
         }),
+        operations: view.verbs.iter().map(operation_of).collect(),
         notes: history
             .words
             .iter()
@@ -87,6 +88,20 @@ pub(super) fn shown(view: &View) -> Job {
             .map(|(at, word)| Note { at: *at, by: word.by.clone(), text: word.comment.clone() })
             .collect(),
     }
+}
+
+fn operation_of(permitted: &jobs::Permitted) -> api::Operation {
+    let name = match permitted.verb {
+        Verb::Cancel => "cancel",
+        Verb::Resume => "resume",
+        Verb::Retry => "retry",
+        Verb::Abandon => "abandon",
+    };
+    let reason = |refusal: &jobs::Refusal| api::Reason {
+        reason: refusal.reason.clone(),
+        advice: refusal.advice.clone(),
+    };
+    api::Operation { name: name.into(), refused: permitted.refused.as_ref().map(reason) }
 }
 
 fn state(view: &View) -> (JobState, Option<&jobs::Fault>) {
@@ -231,7 +246,7 @@ pub(super) async fn list(
         let lines = stored.lines.iter().map(String::as_str);
         // A job that this version cannot read is shown when it is asked for.
         if let Ok(history) = History::read(stored.job, lines) {
-            items.push(shown(&View { history: history.into(), progress: None, stalled: None }));
+            items.push(shown(&View::of(history, None)));
         }
     }
     Ok(Json(List { items }))

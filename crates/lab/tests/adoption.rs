@@ -1,6 +1,7 @@
 //! The controller is lost, and a new one goes on: with machines that are
 //! replicated, with one that was failed over and waits for its commit, and with
-//! nothing left but the points, on the worst of days.
+//! nothing left but the points, on the worst of days; from there home to a host
+//! that is new.
 
 use std::time::Duration;
 
@@ -119,12 +120,38 @@ async fn the_worst_day(
     .await?;
     ensure!(!web.is_running().await? && away.is_running().await?, "never two sides");
     controller.say(&["failover", "commit", "web"]).await?;
-    let job: Job = controller.ask(&["reverse", "web"]).await?;
-    ensure!(job.state == JobState::Succeeded, "{job:?}");
-    controller.replicates("web", SOON).await?;
-    east.stop().await?;
+    home_to_another_host(lab, &controller, &mut east, web).await?;
     west.stop().await?;
     controller.stop().await
+}
+
+/// What came back is scrapped with all that it had; the machine comes home to
+/// another host, where it does not exist.
+async fn home_to_another_host(
+    lab: &Lab,
+    controller: &Controller<'_>,
+    east: &mut Agent,
+    web: &Guest,
+) -> Result<()> {
+    east.stop().await?;
+    lab.east().virsh(&["undefine", "web", "--checkpoints-metadata"]).await?;
+    let mut spare = east.second("spare");
+    spare.enrol(&controller.enrolment_token(&["--site", "east"]).await?).await?;
+    let same = controller.refuses(&["reverse", "web", "--to", "west"]).await?;
+    ensure!(same.code == "LB6001", "{same:?}");
+    controller.refuses(&["reverse", "web", "--to", "nowhere"]).await?;
+    let job: Job = controller.ask(&["reverse", "web", "--to", "spare"]).await?;
+    ensure!(job.state == JobState::SucceededWithWarnings, "{job:?}");
+    controller.replicates("web", SOON).await?;
+    ensure!(controller.protection("web").await?.target.name == "spare", "its points' new host");
+    let away = lab.west().guest("web");
+    away.acknowledges(10).await?;
+    let job: Job = controller.ask(&["failover", "planned", "web", "--yes"]).await?;
+    ensure!(job.state == JobState::Succeeded, "{job:?}");
+    let (acknowledged, report) = (away.acknowledged()?, web.boot_check()?);
+    ensure!(report.is_clean() && report.last >= acknowledged, "{report}, not {acknowledged}");
+    ensure!(web.is_running().await? && !away.is_running().await?, "it runs at one side");
+    spare.stop().await
 }
 
 /// Enrols an agent that does not run at the new controller, and starts it.

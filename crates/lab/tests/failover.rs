@@ -44,15 +44,6 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
 
     story.a_test_leaves_nothing(&lab).await?;
 
-    // There and back at once.
-    story.planned(&home, &away).await?;
-    let job: Job = controller.ask(&["failover", "undo", "web", "--yes"]).await?;
-    ensure!(job.state == JobState::Succeeded, "{job:?}");
-    ensure!(home.is_running().await? && !runs(&away).await?, "it returned");
-    story.stands(ProtectionState::Protected).await?;
-    home.acknowledges(20).await?;
-    story.points(1).await?;
-
     // There for good, and home again.
     story.planned(&home, &away).await?;
     story.commits_and_reverses().await?;

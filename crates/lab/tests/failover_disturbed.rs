@@ -45,13 +45,10 @@ impl Trouble {
 }
 
 /// Each trouble, at a step that is hard on it.
-const SAMPLE: [(Trouble, &str); 10] = [
+const SAMPLE: [(Trouble, &str); 7] = [
     (Trouble::ControllerDies, "shut-down-source"),
-    (Trouble::SourceAgentDies, "shut-down-source"),
-    (Trouble::ControllerDies, "define-at-target"),
     (Trouble::SourceAgentDies, "last-synchronisation"),
     (Trouble::TargetAgentDies, "start-at-target"),
-    (Trouble::SourceLibvirtdDies, "shut-down-source"),
     (Trouble::TargetLibvirtdDies, "start-at-target"),
     (Trouble::TargetQemuDies, "await-life"),
     (Trouble::WanIsCut, "fence-source"),

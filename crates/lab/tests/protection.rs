@@ -53,11 +53,6 @@ async fn machines_are_protected() -> Result<()> {
     for machine in ["web", "db", "old"] {
         story.is_well(machine).await?;
     }
-    wait_for("an app-consistent point", SOON * 2, async || {
-        let points = controller.points("web").await?;
-        Ok(points.iter().any(|point| point.app_consistent).then_some(()))
-    })
-    .await?;
     for machine in ["web", "db"] {
         let report: Value = controller.ask(&["verify", machine]).await?;
         println!("verified {machine}: {report}");
@@ -95,6 +90,12 @@ async fn machines_are_protected() -> Result<()> {
     controller.say(&["protected", "resynchronise", "web"]).await?;
     let resumed = story.newest("web").await?;
     story.has_point_after("web", resumed).await?;
+
+    wait_for("an app-consistent point", SOON * 2, async || {
+        let points = controller.points("web").await?;
+        Ok(points.iter().any(|point| point.app_consistent).then_some(()))
+    })
+    .await?;
 
     // Nothing is left on the machines, and the points stay.
     for machine in ["web", "db", "old"] {

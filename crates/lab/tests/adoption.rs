@@ -147,7 +147,8 @@ async fn home_to_another_host(
     let away = lab.west().guest("web");
     away.acknowledges(10).await?;
     let job: Job = controller.ask(&["failover", "planned", "web", "--yes"]).await?;
-    ensure!(job.state == JobState::Succeeded, "{job:?}");
+    let warnings: Vec<&String> = job.steps.iter().flat_map(|step| &step.warnings).collect();
+    ensure!(job.state == JobState::Succeeded, "{warnings:?}");
     let (acknowledged, report) = (away.acknowledged()?, web.boot_check()?);
     ensure!(report.is_clean() && report.last >= acknowledged, "{report}, not {acknowledged}");
     ensure!(web.is_running().await? && !away.is_running().await?, "it runs at one side");

@@ -176,9 +176,13 @@ pub struct Recovery {
     pub point: u32,
     /// What it is made for.
     pub purpose: Purpose,
-    /// What its NICs are connected to, by MAC address; those that are not listed
-    /// are disconnected.
+    /// What its NICs are connected to, by MAC address.
     pub nics: Vec<NicWish>,
+    /// Whether NICs that are not listed are connected to networks of this host with
+    /// the names that the point tells; else, and where there are none, they are
+    /// disconnected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_networks: bool,
 }
 
 /// What a machine is made of a point for.

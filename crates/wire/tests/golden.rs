@@ -396,7 +396,14 @@ fn commands_are_given_and_answered_as_ever() {
     let (protection, machine) = (ProtectionId::new(id(10)), MachineUuid::new(id(2)));
     let recovery = id(20);
     let nics = vec![NicWish { mac: "52:54:00:12:34:56".into(), network: "default".into() }];
-    let made = Recovery { id: recovery, protection, point: 7, purpose: Purpose::Production, nics };
+    let made = Recovery {
+        id: recovery,
+        protection,
+        point: 7,
+        purpose: Purpose::Production,
+        nics,
+        same_networks: false,
+    };
     let test = Purpose::Test { name: "web-test".into(), uuid: id(21) };
     let works = [
         Work::ListPoints { protection },

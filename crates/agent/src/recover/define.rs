@@ -3,15 +3,17 @@
 use std::path::Path;
 
 use domain::fault::{Code, Fault};
+use domain::machine::{Nic, NicAttachment, PowerState};
 use replica::format::manifest::Point;
 use replica::geometry::Cycle;
-use wire::command::{Answer, Purpose, Recovery};
+use wire::command::{Answer, NicWish, Purpose, Recovery};
 
 use super::Recoveries;
 use super::folder::{Folder, has_room};
 use super::record::{Earlier, Record, RecordedDisk, Stage};
 use super::serve;
 use crate::capture::Owner;
+use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::xml::recovered::{
     Host, Unfit, Wish, data_disks, identity, recover, stands_below,
 };
@@ -95,6 +97,7 @@ impl Recoveries {
             Purpose::Test { name, uuid } => (name.clone(), *uuid),
         };
         self.networks_are_there(doing, wish).await?;
+        let wish = &self.with_same_networks(doing, wish, &configuration).await?;
         has_room(&self.0.folder)?;
         let disks = told.into_iter().zip(point.disks.iter());
         let disks = disks.map(|(target, size)| RecordedDisk { target, size: *size }).collect();
@@ -106,6 +109,34 @@ impl Recoveries {
         };
         self.0.records.keep(&record)?;
         Ok((record, point))
+    }
+
+    /// With the NICs that are connected to networks of the same name as before.
+    async fn with_same_networks(
+        &self,
+        doing: &str,
+        wish: &Recovery,
+        configuration: &str,
+    ) -> Result<Recovery, Fault> {
+        let mut wish = wish.clone();
+        if !wish.same_networks {
+            return Ok(wish);
+        }
+        let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
+        // One that cannot be read was refused before.
+        let nics = parse(configuration, aspects).map(|machine| machine.nics).unwrap_or_default();
+        for Nic { mac, attachment, .. } in nics {
+            let NicAttachment::Network(network) = attachment else { continue };
+            if wish.nics.iter().any(|nic| nic.mac.eq_ignore_ascii_case(&mac)) {
+                continue;
+            }
+            let name = network.clone();
+            let ask = move |operator: &Operator| operator.network_is_active(&name);
+            if self.0.operating.ask(doing, ask).await? == Some(true) {
+                wish.nics.push(NicWish { mac, network });
+            }
+        }
+        Ok(wish)
     }
 
     async fn networks_are_there(&self, doing: &str, wish: &Recovery) -> Result<(), Fault> {

@@ -146,10 +146,14 @@ impl Record {
                 !self.production && (&self.name, &self.machine) == (name, uuid)
             }
         };
-        let pairs = wish.nics.iter().map(|nic| (&nic.mac, &nic.network));
+        let has = |nic: &NicWish| {
+            self.nics.iter().any(|known| (&known.mac, &known.network) == (&nic.mac, &nic.network))
+        };
         same_purpose
             && (self.protection, self.point) == (wish.protection.uuid(), wish.point)
-            && self.nics.iter().map(|nic| (&nic.mac, &nic.network)).eq(pairs)
+            && wish.nics.iter().all(has)
+            // Which others there were to be was found when it was made.
+            && (wish.same_networks || self.nics.len() == wish.nics.len())
     }
 
     /// The protection whose point it is made of.
@@ -320,6 +324,7 @@ mod tests {
             point: 3,
             purpose: Purpose::Production,
             nics: Vec::new(),
+            same_networks: false,
         };
         let own = ("web".to_owned(), Uuid::from_u128(4));
         let record = Record::of(&wish, own, "/s".into(), "/f".into(), Vec::new());

@@ -144,14 +144,10 @@ pub(super) async fn order(
     if let Some(former) = newest_of_a_return(&stored, &wish) {
         order.recovery = former;
     }
-    order.nics = match &wish.nics {
-        Some(nics) => nics
-            .iter()
-            .map(|nic| NicWish { mac: nic.mac.clone(), network: nic.network.clone() })
-            .collect(),
-        None if wish.kind == FailoverKind::Test => Vec::new(),
-        None => same_networks(&controller, &stored, &doing).await?,
-    };
+    let nics = wish.nics.iter().flatten();
+    order.nics =
+        nics.map(|nic| NicWish { mac: nic.mac.clone(), network: nic.network.clone() }).collect();
+    order.same_networks = wish.nics.is_none() && wish.kind != FailoverKind::Test;
     order.shut_down_seconds = match wish.kind {
         FailoverKind::Test => None,
         FailoverKind::Planned => Some(wish.shut_down_seconds.unwrap_or(SHUT_DOWN_SECONDS)),
@@ -204,29 +200,6 @@ fn test_of(wish: &OrderFailover, stored: &Stored, doing: &str) -> Result<TestOrd
     })
 }
 
-/// The machine's NICs on the networks of the same name, as far as the target's
-/// host has them; others are disconnected.
-async fn same_networks(
-    controller: &Controller,
-    stored: &Stored,
-    doing: &str,
-) -> Result<Vec<NicWish>, Failure> {
-    let of_database = |error| Failure::of_database(doing, error);
-    let machine = domain::id::MachineId::on_host(stored.source, stored.machine);
-    let seen = controller.database.machine_at(machine).await.map_err(of_database)?;
-    let networks = controller.database.networks_at(stored.target).await.map_err(of_database)?;
-    let Some((machine, _)) = seen else { return Ok(Vec::new()) };
-    let mut nics = Vec::new();
-    for nic in &machine.nics {
-        if let domain::machine::NicAttachment::Network(name) = &nic.attachment
-            && networks.contains(name)
-        {
-            nics.push(NicWish { mac: nic.mac.to_string(), network: name.clone() });
-        }
-    }
-    Ok(nics)
-}
-
 /// What a failover would do, as far as is known now.
 async fn plan(
     controller: &Controller,
@@ -258,7 +231,11 @@ async fn plan(
     if point.is_none() && wish.kind != FailoverKind::Planned {
         remarks.push("no such point is known here; the target's agent knows all of them".into());
     }
-    if order.nics.is_empty() {
+    if order.same_networks {
+        remarks.push(
+            "NICs will be connected to networks of the same names at the target, as far as it has them".into(),
+        );
+    } else if order.nics.is_empty() {
         remarks.push("all NICs will be disconnected".into());
     }
     let instant = point.map(|point| point.instant).filter(|_| wish.kind != FailoverKind::Planned);
@@ -300,7 +277,7 @@ pub(super) async fn change_point(
     let stored = permitted(&controller, &reference, Operation::ChangePoint, &doing).await?;
     let mut order = order_of(&stored, &caller);
     order.point = point_of(Some(&wish.point), &doing)?;
-    order.nics = same_networks(&controller, &stored, &doing).await?;
+    order.same_networks = true;
     let job =
         begin::<change_point::ChangePoint>(&controller, &caller, &stored, &order, &doing).await?;
     Ok((StatusCode::ACCEPTED, job))

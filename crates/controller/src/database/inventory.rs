@@ -221,19 +221,6 @@ impl Database {
         rows.into_iter().map(|(document,)| read_machine(&document)).collect()
     }
 
-    /// The names of a host's virtual networks.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn networks_at(&self, host: HostId) -> Result<Vec<String>> {
-        let names: Vec<(String,)> =
-            sqlx::query_as("SELECT name FROM networks WHERE host_id = $1 ORDER BY name")
-                .bind(host.to_string())
-                .fetch_all(&self.readers)
-                .await?;
-        Ok(names.into_iter().map(|(name,)| name).collect())
-    }
-
     /// Virtual networks, by name.
     ///
     /// # Errors

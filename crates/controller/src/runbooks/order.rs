@@ -21,6 +21,9 @@ pub struct Order {
     pub point: PointWish,
     /// What its NICs are connected to.
     pub nics: Vec<NicWish>,
+    /// Whether others are connected to networks of the names that the point tells.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub same_networks: bool,
     /// For a test: its name, UUID, and when it ends by itself.
     pub test: Option<TestOrder>,
     /// How long the source may take to shut down; it is not asked to without.
@@ -107,6 +110,7 @@ impl Order {
             recovery,
             point: PointWish::Latest,
             nics: Vec::new(),
+            same_networks: false,
             test: None,
             shut_down_seconds: None,
             force: false,

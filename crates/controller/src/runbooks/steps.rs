@@ -353,6 +353,7 @@ impl<R: OfMachine> Step<R> for Define {
             point: chosen.point,
             purpose,
             nics: order.nics.clone(),
+            same_networks: order.same_networks,
         };
         match give(cx, &machine.target, Work::Define(Box::new(recovery))).await? {
             Answer::Defined { remarks } => remarks.into_iter().for_each(|remark| cx.warn(remark)),

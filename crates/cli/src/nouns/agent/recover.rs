@@ -6,19 +6,12 @@ use std::time::Duration;
 use agent::commands::control::Client;
 use agent::config::Config;
 use agent::epochs::Epochs;
-use agent::hypervisor::libvirt::xml::machine::{Aspects, parse};
-use agent::hypervisor::operating::Operating;
-use agent::keep::Keepers;
 use agent::recover::record::{FOLDER, Record, Records, Stage};
 use api::List;
 use domain::failover::fence::Epoch;
 use domain::fault::{Code, Fault};
 use domain::id::MachineUuid;
-use domain::machine::{Nic, NicAttachment, PowerState};
 use domain::units::utc;
-use replica::catalogue::MachineFolder;
-use replica::geometry::Cycle;
-use replica::state::Limits;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -117,7 +110,6 @@ pub(super) async fn recover(config: &Config, wish: &Wish, json: bool) -> Result<
         None => Purpose::Production,
         Some(name) => Purpose::Test { name: name.clone(), uuid: Uuid::new_v4() },
     };
-    let nics = nics(config, &doing, &duty, point, wish).await?;
     if purpose == Purpose::Production {
         let age = output::ago(OffsetDateTime::now_utc() - point.instant);
         let told = format!(
@@ -133,7 +125,14 @@ pub(super) async fn recover(config: &Config, wish: &Wish, json: bool) -> Result<
         Purpose::Test { .. } => None,
     };
     let id = Uuid::now_v7();
-    let recovery = Recovery { id, protection, point: point.point, purpose, nics };
+    let recovery = Recovery {
+        id,
+        protection,
+        point: point.point,
+        same_networks: purpose == Purpose::Production,
+        purpose,
+        nics: wish.network.clone(),
+    };
     let defined = ask(&mut client, json, Work::Define(Box::new(recovery))).await;
     let remarks = match defined {
         Ok(Answer::Defined { remarks }) => remarks,
@@ -224,58 +223,6 @@ fn chosen(doing: &str, points: &[PointMark], wish: Option<u32>) -> Result<PointM
             "See which there are: lifeboat store points.",
         )
     })
-}
-
-async fn nics(
-    config: &Config,
-    doing: &str,
-    duty: &Keeping,
-    point: PointMark,
-    wish: &Wish,
-) -> Result<Vec<NicWish>, Fault> {
-    let mut wishes = wish.network.clone();
-    if wish.test.is_some() {
-        return Ok(wishes);
-    }
-    let operating = Operating::at(&config.hypervisor);
-    for Nic { mac, attachment, .. } in told_nics(config, doing, duty, point)? {
-        let NicAttachment::Network(network) = attachment else { continue };
-        if wishes.iter().any(|wish| wish.mac.eq_ignore_ascii_case(&mac)) {
-            continue;
-        }
-        let name = network.clone();
-        let there = operating.ask(doing, move |operator| operator.network_is_active(&name)).await?;
-        if there == Some(true) {
-            wishes.push(NicWish { mac, network });
-        }
-    }
-    Ok(wishes)
-}
-
-fn told_nics(
-    config: &Config,
-    doing: &str,
-    duty: &Keeping,
-    point: PointMark,
-) -> Result<Vec<Nic>, Fault> {
-    let failed = |cause: String| {
-        Fault::new(
-            Code::StoreFolderUnusable,
-            doing,
-            cause,
-            "Run this as root or as the agent's user, and see that the store is there.",
-        )
-    };
-    let found = Keepers::new(&config.store_folder).folder_of(duty.protection);
-    let path = found.map_err(|error| failed(error.to_string()))?;
-    let path = path.ok_or_else(|| failed("there is no store of the machine".into()))?;
-    let folder = MachineFolder { name: duty.name.clone(), path };
-    let store = folder.open(Limits::default()).map_err(|error| failed(error.chain()))?;
-    let point = store.point(Cycle(point.point)).map_err(|error| failed(error.chain()))?;
-    let text = String::from_utf8_lossy(&point.configuration);
-    let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
-    // One that cannot be read is refused when the machine is made.
-    Ok(parse(&text, aspects).map(|machine| machine.nics).unwrap_or_default())
 }
 
 fn next_epoch(config: &Config, machine: MachineUuid) -> Result<u64, Fault> {

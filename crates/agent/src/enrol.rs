@@ -60,6 +60,18 @@ async fn enrol_into(
         former => former,
     };
     let left = if wish.take_over { left_here(&doing, folder, config)? } else { Vec::new() };
+    let former_host = former
+        .as_ref()
+        .map(|former| former.host)
+        .or_else(|| heritage::keeper_of(&left, &config.store_folder));
+    if former_host.is_none() && !left.is_empty() {
+        return Err(Fault::new(
+            Code::DataFolderUnusable,
+            doing,
+            "the agent's state folder does not say which host this was",
+            "Bring its file identity.json back; if it is lost, move the state folder away and enrol without --take-over.",
+        ));
+    }
     let TokenText::Enrolment { authority, .. } = &wish.token else {
         return Err(Fault::new(
             Code::EnrolmentTokenUnknown,
@@ -79,10 +91,7 @@ async fn enrol_into(
         name: wish.name.or_else(|| former.as_ref().map(|former| former.name.clone())),
         request: request_pem,
         facts: facts.into(),
-        former_host: former
-            .map(|former| former.host)
-            .or_else(|| heritage::keeper_of(&left, &config.store_folder))
-            .map(HostId::uuid),
+        former_host: former_host.map(HostId::uuid),
     }));
     if wish.take_over {
         // Before the token is spent; whoever is not to inherit does not listen.

@@ -54,4 +54,7 @@ pub struct Which {
     /// The machines, by name, UUID, or the protection's id; all when empty.
     #[serde(default)]
     pub machines: Vec<String>,
+    /// Hosts that are lost, by name: what they would tell is not waited for.
+    #[serde(default)]
+    pub without: Vec<String>,
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::failover::{LooseEnd, Orphan, Standing, State, orphan};
 use domain::id::{HostId, MachineUuid, ProtectionId};
+use time::OffsetDateTime;
 use wire::heritage::{Heritage, Place};
 
 use crate::database::failover::standing_of;
@@ -71,6 +72,23 @@ pub struct Obstacle {
     pub advice: String,
 }
 
+impl Found {
+    /// Sides that have not told of it, and may know of a later change; but for those
+    /// that are said to be lost.
+    #[must_use]
+    pub fn silent(&self, lost: &[String]) -> Vec<&str> {
+        let Ok(Adoption { source, target, .. }) = &self.adoption else { return Vec::new() };
+        let Heritage { source: from, target: to, .. } = &self.heritage;
+        let has_told = |seat: &Seat| match seat {
+            Seat::Known(host) => self.told_by.contains(host),
+            Seat::New(_) => false,
+        };
+        let sides = [(source, &from.name), (target, &to.name)].into_iter();
+        let silent = sides.filter(|(seat, name)| !has_told(seat) && !lost.contains(name));
+        silent.map(|(_, name)| name.as_str()).collect()
+    }
+}
+
 /// What can be gone on with, by the machine's name.
 #[must_use]
 pub fn find(told: Vec<Told>, known: &Known) -> Vec<Found> {
@@ -89,6 +107,24 @@ pub fn find(told: Vec<Told>, known: &Known) -> Vec<Found> {
         })
         .collect();
     found.sort_by(|a, b| a.heritage.name.cmp(&b.heritage.name));
+    let newest: HashMap<MachineUuid, OffsetDateTime> =
+        found.iter().fold(HashMap::new(), |mut newest, found| {
+            let Heritage { machine, created, .. } = found.heritage;
+            let known = newest.entry(machine).or_insert(created);
+            *known = created.max(*known);
+            newest
+        });
+    for found in &mut found {
+        if newest
+            .get(&found.heritage.machine)
+            .is_some_and(|newest| found.heritage.created < *newest)
+        {
+            found.adoption = Err(Obstacle {
+                reason: "the machine was protected anew later".into(),
+                advice: "Renounce this one, by its id.".into(),
+            });
+        }
+    }
     found
 }
 
@@ -180,7 +216,6 @@ fn policy_name(heritage: &Heritage, policies: &mut HashMap<String, String>) -> S
 mod tests {
     use super::*;
     use domain::failover::{Phase, Return};
-    use time::OffsetDateTime;
     use uuid::Uuid;
     use wire::heritage::{Document, NamedPolicy};
 
@@ -280,6 +315,27 @@ mod tests {
         assert_eq!(adoption.policy_name, "gold-adopted-1");
         let nobody = only(vec![told(3, heritage(1, None))], &Known::default());
         assert_eq!(nobody.adoption.unwrap().source, Seat::New(place(1, "kvm1", "east")));
+    }
+
+    #[test]
+    fn a_side_that_has_not_told_may_know_better() {
+        let mut known = Known::default();
+        known.hosts.insert(host(3), place(3, "kvm2", "west"));
+        let found = only(vec![told(3, heritage(1, None))], &known);
+        assert_eq!(found.silent(&[]), ["kvm1"]);
+        assert!(found.silent(&["kvm1".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn of_two_protections_of_a_machine_the_later_counts() {
+        let mut later = heritage(1, None);
+        later.protection = ProtectionId::new(Uuid::from_u128(11));
+        later.created += time::Duration::HOUR;
+        let both = vec![told(3, heritage(1, None)), told(3, later.clone())];
+        let found = find(both, &Known::default());
+        let good: Vec<_> = found.iter().filter(|found| found.adoption.is_ok()).collect();
+        assert_eq!(good.len(), 1);
+        assert_eq!(good[0].heritage, later);
     }
 
     #[test]

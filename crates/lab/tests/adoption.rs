@@ -96,7 +96,10 @@ async fn the_worst_day(
     std::fs::remove_dir_all(west.state_folder())?;
     take_over(&controller, &mut west).await?;
     told(&controller, 2).await?;
-    let adopted: List<Adoption> = controller.ask(&["adopt", "web", "--yes"]).await?;
+    let refused = controller.refuses(&["adopt", "web", "--yes"]).await?;
+    ensure!(refused.advice.contains("--without east"), "{refused:?}");
+    let words = ["adopt", "web", "--without", "east", "--yes"];
+    let adopted: List<Adoption> = controller.ask(&words).await?;
     ensure!(adopted.items.iter().all(|one| !one.source.enrolled), "{adopted:?}");
     controller.say(&["adopt", "db", "--renounce", "--yes"]).await?;
     wait_for("its points to be told", SOON, async || {

@@ -12,6 +12,9 @@ use crate::output;
 pub(crate) struct Arguments {
     /// Only these machines, by name or UUID [default: all that hosts told of]
     machines: Vec<String>,
+    /// A host that is lost: what it would tell is not waited for; may be repeated
+    #[arg(long, value_name = "HOST")]
+    without: Vec<String>,
     /// Only tell what would be done
     #[arg(long, conflicts_with_all = ["renounce", "yes"])]
     plan: bool,
@@ -24,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> Result<(), Failure> {
-    let Arguments { machines, plan, renounce, yes } = arguments;
+    let Arguments { machines, without, plan, renounce, yes } = arguments;
     if plan {
         let mut found: List<Adoption> = session.get("/adoptions").await?;
         if !machines.is_empty() {
@@ -41,7 +44,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> Result<(), F
     let whom = if machines.is_empty() { "all machines".into() } else { machines.join(", ") };
     confirm(&format!("{verb} {whom} of the lost controller"), verb, yes)?;
     let path = if renounce { "/adoptions/renounce" } else { "/adoptions" };
-    let done: List<Adoption> = session.post(path, &Which { machines }).await?;
+    let done: List<Adoption> = session.post(path, &Which { machines, without }).await?;
     show(session, &done);
     Ok(())
 }

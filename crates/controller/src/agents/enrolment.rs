@@ -101,7 +101,7 @@ pub(super) async fn enrol(
             Code::HostNameTaken,
             format!("this host was known as {name} here before"),
             format!(
-                "Make a token that replaces it: lifeboat token enrolment --site SITE --replaces {name}, and enrol without --take-over after moving the agent's state folder away."
+                "Make a token that replaces it, and enrol with that and --take-over: lifeboat token enrolment --site SITE --replaces {name}."
             ),
         )),
         Enrolment::NameTaken { site } => Err(refuse(

@@ -18,7 +18,7 @@ use wire::heritage::{Heritage, Place};
 use super::access::Caller;
 use super::failure::{Body, Failure};
 use crate::Controller;
-use crate::adoption::{Found, Known, Seat, find};
+use crate::adoption::{Found, Known, Obstacle, Seat, find};
 use crate::database::hosts::new_id;
 use crate::runbooks::{Order, undo};
 
@@ -55,7 +55,18 @@ pub(super) async fn adopt(
     caller.may(Permission::Administer, doing)?;
     let (found, known) = look(&controller, doing).await?;
     let named = !which.machines.is_empty();
-    let found = chosen(found, &which, doing)?;
+    let mut found = chosen(found, &which, doing)?;
+    for found in &mut found {
+        let silent = found.silent(&which.without).join(" and ");
+        if !silent.is_empty() {
+            found.adoption = Err(Obstacle {
+                reason: format!("{silent} has not told of it, and may know of a later failover"),
+                advice: format!(
+                    "Enrol it here with --take-over and start its agent; if it is lost, say so: --without {silent}."
+                ),
+            });
+        }
+    }
     let mut adoptions = Vec::new();
     for found in &found {
         match &found.adoption {

@@ -93,6 +93,10 @@ impl Database {
             .execute(&mut *transaction)
             .await?;
         }
+        sqlx::query("UPDATE hosts SET heritage_told = TRUE WHERE id = $1")
+            .bind(host.to_string())
+            .execute(&mut *transaction)
+            .await?;
         let done = release(&mut transaction).await?;
         transaction.commit().await?;
         Ok(done)
@@ -177,12 +181,12 @@ async fn drop_told(connection: &mut SqliteConnection, protection: ProtectionId) 
     Ok(())
 }
 
-/// Hosts of which nothing is left to be adopted are told duties again; whether
-/// there are any.
+/// Hosts that have told, and of which nothing is left to be adopted, are told duties
+/// again; whether there are any.
 async fn release(connection: &mut SqliteConnection) -> Result<bool> {
     let released = sqlx::query(
         "UPDATE hosts SET inherits = FALSE
-         WHERE inherits AND NOT EXISTS (SELECT 1 FROM heritage h WHERE h.host_id = hosts.id)",
+         WHERE inherits AND heritage_told AND NOT EXISTS (SELECT 1 FROM heritage h WHERE h.host_id = hosts.id)",
     )
     .execute(connection)
     .await?;

@@ -333,7 +333,7 @@ impl Database {
                  certificate_serial = excluded.certificate_serial, previous_serial = NULL,
                  certificate_expires_us = excluded.certificate_expires_us,
                  format = excluded.format, facts = excluded.facts,
-                 inherits = excluded.inherits",
+                 inherits = excluded.inherits, heritage_told = FALSE",
         )
         .bind(host.to_string())
         .bind(token.site.to_string())
@@ -536,7 +536,9 @@ impl Database {
         let mut transaction = self.begin().await?;
         let protections = count(
             &mut transaction,
-            "SELECT COUNT(*) FROM protections WHERE source_host_id = $1 OR target_host_id = $1",
+            "SELECT COUNT(*) FROM protections
+             WHERE source_host_id = $1 OR target_host_id = $1
+                OR former_hosts LIKE '%' || $1 || '%'",
             host.id,
         )
         .await?;

@@ -130,6 +130,12 @@ impl Order {
         ProtectionId::new(self.protection)
     }
 
+    /// Whether the machine goes on at the target with what it was made of before.
+    #[must_use]
+    pub fn goes_on_with_former(&self) -> bool {
+        self.former == Some(self.recovery)
+    }
+
     /// One job at a time changes where a machine stands.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {

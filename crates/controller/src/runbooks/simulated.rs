@@ -445,7 +445,17 @@ fn a_return_that_lost_its_source_is_given_up_with_what_the_target_wrote_or_from_
         let with_it = Order { recovery: FORMER, vouched: true, ..order() };
         goes_to_target(returning(phase), with_it, FORMER);
         let from_a_point = Order { vouched: true, ..order() };
-        goes_to_target(returning(phase), from_a_point, RECOVERY);
+        goes_to_target(returning(phase), from_a_point.clone(), RECOVERY);
+        // One that fails has ended the return: the machine is its source's.
+        let nowhere = Order { point: super::order::PointWish::Number(99), ..from_a_point };
+        let runbook = || unplanned::UnplannedFailover;
+        let scene = returning(phase);
+        let rehearsed = Arc::new(Rehearsed { runbook, scene, order: nowhere, forward: false });
+        let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
+        assert!(matches!(played.end, jobs::End::FailedAndUndone { .. }), "{:?}", played.end);
+        let (state, _, recovery, .., [home, away]) = played.after;
+        assert_eq!((state, recovery), (State::Protected, None));
+        assert_eq!((home.0, away.0, away.1.len()), (true, false, 0));
     }
 }
 

@@ -130,6 +130,8 @@ impl<R: OfMachine> Undo<R> for RunAtSource {
     const NAME: &'static str = "run-at-source";
 
     async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        // A failover that followed on a return was past its fence from the beginning.
+        hand_epoch_back(order, cx).await?;
         let machine = look(order, cx).await?;
         let epoch = machine.standing.epoch.number();
         let start = Work::Start { machine: machine.machine, epoch };
@@ -155,7 +157,11 @@ impl<R: OfMachine> Undo<R> for RunAtSource {
                 if order.ran {
                     give(cx, &machine.source, start).await?;
                 }
-                happen(order, cx, Event::SourceRuns).await?;
+                // What a return was to drop.
+                if let Some(recovery) = machine.recovery {
+                    give(cx, &machine.target, Work::Discard { recovery }).await?;
+                }
+                happen_along(order, cx, Event::SourceRuns, Along::Recovery(None)).await?;
             }
             _ => {}
         }
@@ -170,6 +176,9 @@ impl<R: OfMachine> Step<R> for ChoosePoint {
     const NAME: &'static str = "choose-point";
 
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        if order.goes_on_with_former() {
+            return Ok(Outcome::Done);
+        }
         let machine = look(order, cx).await?;
         let work = Work::ListPoints { protection: order.protection() };
         let points = match give(cx, &machine.target, work).await? {
@@ -244,16 +253,19 @@ impl<R: OfMachine> Undo<R> for HandEpochBack {
     const NAME: &'static str = "hand-epoch-back";
 
     async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
-        let machine = look(order, cx).await?;
-        if let State::FailingOver {
-            phase: Phase::Fencing | Phase::LastSync | Phase::Starting,
-            ..
-        } = machine.standing.state
-        {
-            happen(order, cx, Event::TakingBack).await?;
-        }
-        fence_target(order, cx).await
+        hand_epoch_back(order, cx).await
     }
+}
+
+async fn hand_epoch_back(order: &Order, cx: &Cx) -> Result<(), Failure> {
+    let machine = look(order, cx).await?;
+    if let State::FailingOver {
+        phase: Phase::Fencing | Phase::LastSync | Phase::Starting, ..
+    } = machine.standing.state
+    {
+        happen(order, cx, Event::TakingBack).await?;
+    }
+    fence_target(order, cx).await
 }
 
 /// Proves that the target will not run a machine that returns to its source.
@@ -320,7 +332,7 @@ impl<R: OfMachine> Step<R> for DiscardFormer {
 
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        if let Some(recovery) = order.former.filter(|former| *former != order.recovery) {
+        if let Some(recovery) = order.former.filter(|_| !order.goes_on_with_former()) {
             give(cx, &machine.target, Work::Discard { recovery }).await?;
         }
         Ok(Outcome::Done)
@@ -334,6 +346,10 @@ impl<R: OfMachine> Step<R> for Define {
     const NAME: &'static str = "define-at-target";
 
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
+        // It is there, and must not be made anew.
+        if order.goes_on_with_former() {
+            return Ok(Outcome::Done);
+        }
         let machine = look(order, cx).await?;
         let Some(chosen) = order.chosen else {
             return Err(Failure::ForGood(Fault::new(
@@ -370,6 +386,11 @@ impl<R: OfMachine> Undo<R> for Discard {
     const NAME: &'static str = "discard-at-target";
 
     async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
+        // What it was made of before is newer than any point: it goes only once the
+        // machine runs at its source again.
+        if order.goes_on_with_former() {
+            return Ok(());
+        }
         let machine = look(order, cx).await?;
         give(cx, &machine.target, Work::Discard { recovery: order.recovery }).await?;
         Ok(())

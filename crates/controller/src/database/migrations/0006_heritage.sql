@@ -1,6 +1,9 @@
 -- Whether the host came from a controller that is lost, and what that left with
 -- it is not yet adopted or renounced: until then it is told no duties.
 ALTER TABLE hosts ADD COLUMN inherits BOOLEAN NOT NULL DEFAULT FALSE;
+-- Whether it has told since it was enrolled: before, nobody knows that it has
+-- nothing to tell.
+ALTER TABLE hosts ADD COLUMN heritage_told BOOLEAN NOT NULL DEFAULT FALSE;
 -- What hosts told of protections of a lost controller, as wire::heritage has it.
 CREATE TABLE heritage (
     host_id       TEXT NOT NULL REFERENCES hosts (id) ON DELETE CASCADE,

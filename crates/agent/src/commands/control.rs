@@ -26,14 +26,27 @@ const SOCKET: &str = "control.s";
 const CONNECTIONS: usize = 16;
 
 /// Serves for ever.
-pub async fn serve<P: Perform>(state_folder: PathBuf, executor: Executor<P>) {
-    let listener = match listen(&state_folder) {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(%error, path = %state_folder.join(SOCKET).display(), "commands from this host are not heard");
-            return std::future::pending().await;
+///
+/// # Panics
+/// Outside of an asynchronous runtime.
+pub fn serve<P: Perform>(
+    state_folder: PathBuf,
+    executor: Executor<P>,
+) -> impl Future<Output = ()> + Send {
+    // At once: whoever hears that the agent has started may speak to it.
+    let listening = listen(&state_folder);
+    async move {
+        match listening {
+            Ok(listener) => accept(listener, executor).await,
+            Err(error) => {
+                warn!(%error, path = %state_folder.join(SOCKET).display(), "commands from this host are not heard");
+                std::future::pending().await
+            }
         }
-    };
+    }
+}
+
+async fn accept<P: Perform>(listener: UnixListener, executor: Executor<P>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");

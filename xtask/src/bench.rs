@@ -2,8 +2,9 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
+use crate::ci::cargo_with;
 use crate::metadata::root;
 
 /// Suites with figures of real guests.
@@ -32,25 +33,14 @@ pub(crate) fn run(first: Option<&str>, arguments: Vec<OsString>) -> Result<()> {
 /// Each trouble at each step of a failover, on real guests: the lab's story with
 /// all of them.
 fn soak_failover() -> Result<()> {
-    let cargo = |arguments: &[&str]| {
-        let mut command = Command::new("cargo");
-        command.args(arguments).current_dir(root()).env("LIFEBOAT_SOAK", "1");
-        let status = command.status().context("run cargo")?;
-        ensure!(status.success(), "cargo {} failed: {status}", arguments.join(" "));
-        Ok(())
-    };
-    cargo(&["build", "--locked", "--package", "cli", "--package", "lab", "--bins"])?;
-    cargo(&["test", "--locked", "-p", "lab", "--test", "failover_disturbed", "--", "--nocapture"])
+    let all_of_them = [("LIFEBOAT_SOAK", "1")];
+    cargo_with(&["build", "--locked", "--package", "cli", "--package", "lab", "--bins"], &[])?;
+    let story = ["test", "--locked", "-p", "lab", "--test", "failover_disturbed"];
+    cargo_with(&[&story[..], &["--", "--nocapture"]].concat(), &all_of_them)
 }
 
 /// Builds the product and the lab, whose guests say what they do.
 fn build_lab() -> Result<()> {
-    let status = Command::new("cargo")
-        .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
-        .arg(root().join("Cargo.toml"))
-        .args(["--package", "cli", "--package", "lab", "--bins"])
-        .status()
-        .context("run cargo")?;
-    ensure!(status.success(), "the lab could not be built");
-    Ok(())
+    let build = ["build", "--release", "--locked", "--quiet"];
+    cargo_with(&[&build[..], &["--package", "cli", "--package", "lab", "--bins"]].concat(), &[])
 }

@@ -65,9 +65,15 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
+    cargo_with(arguments, &[])
+}
+
+/// Runs cargo at the root of the repository, with variables in its environment.
+pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     let status = Command::new("cargo")
         .args(arguments)
         .current_dir(root())
+        .envs(variables.iter().copied())
         // An error's text says where; frames of the async runtime would bury it.
         .env("RUST_LIB_BACKTRACE", "0")
         .status()

@@ -84,6 +84,7 @@ pub async fn perform(
         }
     }
     keepers.reconcile(&known.keeping);
+    let mut left = known.heritage.clone();
     loop {
         tokio::select! {
             changed = learned.changed() => {
@@ -101,6 +102,7 @@ pub async fn perform(
                         }
                     }
                     shippers.reconcile(&duties.shipping);
+                    left.clone_from(&duties.heritage);
                     known = duties;
                 }
             }
@@ -110,7 +112,7 @@ pub async fn perform(
         }
         // Both also begin anew what ended by a defect of ours.
         keepers.reconcile(&known.keeping);
-        keepers.bequeath(&known.heritage);
+        keepers.bequeath(&mut left);
         shippers.revive();
         let report = Replication { shipping: shippers.reports(), keeping: keepers.reports() };
         reports.send_if_modified(|before| {

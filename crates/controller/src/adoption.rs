@@ -93,7 +93,11 @@ impl Found {
 #[must_use]
 pub fn find(told: Vec<Told>, known: &Known) -> Vec<Found> {
     let mut by_protection: BTreeMap<ProtectionId, Vec<Told>> = BTreeMap::new();
+    let mut latest: HashMap<MachineUuid, OffsetDateTime> = HashMap::new();
     for told in told {
+        let Heritage { machine, created, .. } = told.heritage;
+        let latest = latest.entry(machine).or_insert(created);
+        *latest = created.max(*latest);
         by_protection.entry(told.heritage.protection).or_default().push(told);
     }
     let mut policies = known.policies.clone();
@@ -102,29 +106,18 @@ pub fn find(told: Vec<Told>, known: &Known) -> Vec<Found> {
         .filter_map(|told| {
             let told_by = told.iter().map(|told| told.by).collect();
             let newest = told.into_iter().map(|told| told.heritage).max_by_key(age)?;
-            let adoption = judge(&newest, known, &mut policies);
+            let is_latest = latest.get(&newest.machine) == Some(&newest.created);
+            let adoption = match is_latest {
+                true => judge(&newest, known, &mut policies),
+                false => Err(Obstacle {
+                    reason: "the machine was protected anew later".into(),
+                    advice: "Renounce this one, by its id.".into(),
+                }),
+            };
             Some(Found { heritage: newest, told_by, adoption })
         })
         .collect();
     found.sort_by(|a, b| a.heritage.name.cmp(&b.heritage.name));
-    let newest: HashMap<MachineUuid, OffsetDateTime> =
-        found.iter().fold(HashMap::new(), |mut newest, found| {
-            let Heritage { machine, created, .. } = found.heritage;
-            let known = newest.entry(machine).or_insert(created);
-            *known = created.max(*known);
-            newest
-        });
-    for found in &mut found {
-        if newest
-            .get(&found.heritage.machine)
-            .is_some_and(|newest| found.heritage.created < *newest)
-        {
-            found.adoption = Err(Obstacle {
-                reason: "the machine was protected anew later".into(),
-                advice: "Renounce this one, by its id.".into(),
-            });
-        }
-    }
     found
 }
 

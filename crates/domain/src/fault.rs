@@ -76,6 +76,12 @@ macro_rules! codes {
             /// All codes, by number.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// The code that is shown so; none if this version has none like that.
+            #[must_use]
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
+            }
+
             /// The code as shown: `LB` and four digits.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

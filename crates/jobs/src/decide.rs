@@ -173,6 +173,10 @@ impl Verb {
     pub const ALL: [Self; 4] = [Self::Cancel, Self::Resume, Self::Retry, Self::Abandon];
 }
 
+/// Why nothing may be said to a job that has ended, and what to do instead.
+pub(crate) const HAS_ENDED: (&str, &str) =
+    ("the job has ended", "Order it again if it is still wanted.");
+
 /// Whether an operator may say this to a job now.
 ///
 /// # Errors
@@ -184,7 +188,8 @@ pub(crate) fn permit<R: Runbook>(
 ) -> Result<(), Refusal> {
     let standing = &history.standing;
     if let Standing::Ended(_) = standing {
-        return refuse("the job has ended", "Order it again if it is still wanted.");
+        let (reason, advice) = HAS_ENDED;
+        return refuse(reason, advice);
     }
     match (verb, standing) {
         (Verb::Cancel, Standing::Unwinding { cause: Cause::Done, .. }) => {

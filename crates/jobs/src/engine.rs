@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::context::Progress;
-use crate::decide::Verb;
+use crate::decide::{HAS_ENDED, Verb};
 use crate::fault::{Fault, Refusal, code};
 use crate::history::{History, Standing, Undo};
 use crate::journal::Journal;
@@ -107,8 +107,6 @@ impl View {
         self.stalled = Some(fault);
     }
 }
-
-const HAS_ENDED: (&str, &str) = ("the job has ended", "Order it again if it is still wanted.");
 
 /// All verbs, of which only these are allowed.
 fn permitted(allowed: &[Verb], (reason, advice): (&str, &str)) -> Vec<Permitted> {

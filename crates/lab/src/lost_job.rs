@@ -31,9 +31,7 @@ pub fn plant(site: &Site, machine: &str) -> Result<bool> {
 /// # Errors
 /// When it has no notes on the machine.
 pub fn remove(site: &Site, machine: &str) -> Result<()> {
-    let notes = Notes::read(site, machine)?;
-    let others = notes.text.lines().filter(|line| !line.contains("<job "));
-    notes.write(&others.collect::<Vec<_>>().join("\n"))
+    Notes::read(site, machine)?.remove_job()
 }
 
 /// Removes such a job that came by itself, if the machine runs.
@@ -42,7 +40,7 @@ pub fn remove(site: &Site, machine: &str) -> Result<()> {
 /// When its notes cannot be written.
 pub fn remove_half_begun(site: &Site, machine: &str) -> Result<()> {
     match Notes::read(site, machine) {
-        Ok(notes) if !notes.text.contains("<domainbackup ") => remove(site, machine),
+        Ok(notes) if !notes.text.contains("<domainbackup ") => notes.remove_job(),
         _ => Ok(()),
     }
 }
@@ -59,6 +57,11 @@ impl Notes {
             .with_context(|| format!("read libvirt's notes {}", path.display()))?;
         ensure!(text.contains("</domstatus>"), "{} is not as expected: {text}", path.display());
         Ok(Self { path, text })
+    }
+
+    fn remove_job(&self) -> Result<()> {
+        let others = self.text.lines().filter(|line| !line.contains("<job "));
+        self.write(&others.collect::<Vec<_>>().join("\n"))
     }
 
     fn write(&self, text: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::id::MachineUuid;
-use domain::machine::{Disk, DiskFormat, DiskSource, PowerState};
+use domain::machine::{Disk, DiskFormat, DiskSource};
 use domain::units::milliseconds;
 use nbd::client::Address;
 use time::OffsetDateTime;
@@ -35,9 +35,6 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long it may take to remove a bitmap from an image.
 const REMOVE_LIMIT: Duration = Duration::from_secs(20);
-/// What the description of a machine that is off does not say, and we know.
-const ASPECTS: machine_xml::Aspects =
-    machine_xml::Aspects { power: PowerState::Off, persistent: true, autostart: false };
 /// Bytes of what `qemu-nbd` complains of that are shown.
 const COMPLAINT_MAX: u64 = 2048;
 
@@ -75,7 +72,7 @@ impl Off {
         let (disks, in_order) = self
             .access
             .ask("look at the disks", |subject| {
-                let seen = machine_xml::parse(&subject.inactive_xml()?, ASPECTS)?;
+                let seen = machine_xml::parse(&subject.inactive_xml()?, machine_xml::Aspects::OFF)?;
                 Ok((seen.disks, subject.shut_down_in_order()?))
             })
             .await?;
@@ -130,7 +127,9 @@ impl Off {
     /// Removes a checkpoint's bitmaps from the images of a machine that is off.
     /// One that stays takes a little space, and is told of in the log.
     pub(super) async fn remove_bitmaps(&self, xml: &str, checkpoint: &Checkpoint) {
-        let disks = machine_xml::parse(xml, ASPECTS).map(|seen| seen.disks).unwrap_or_default();
+        let disks = machine_xml::parse(xml, machine_xml::Aspects::OFF)
+            .map(|seen| seen.disks)
+            .unwrap_or_default();
         for disk in disks.iter().filter(|disk| checkpoint.tracked.contains(&disk.target)) {
             if let Err(why) = self.remove_bitmap(disk, &checkpoint.name).await {
                 let machine = self.access.machine();

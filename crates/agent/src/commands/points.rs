@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use domain::id::{MachineUuid, ProtectionId};
-use domain::machine::{DiskFormat, DiskSource, PowerState};
+use domain::machine::{DiskFormat, DiskSource};
 use replica::import::Wish;
 use replica::offline_copy::ImageKind;
 use tokio::task::spawn_blocking;
@@ -132,8 +132,7 @@ pub(super) async fn adopt(
 
 /// The images of the machine's disks, in order.
 pub(super) fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>, Fault> {
-    let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
-    let machine = parse(xml, aspects).map_err(|error| Fault::internal(doing, &error))?;
+    let machine = parse(xml, Aspects::OFF).map_err(|error| Fault::internal(doing, &error))?;
     let image = |disk: domain::machine::Disk| match (&disk.source, &disk.format) {
         (DiskSource::File(path), DiskFormat::Raw) => Ok((PathBuf::from(path), ImageKind::Raw)),
         (DiskSource::File(path), DiskFormat::Qcow2) => Ok((PathBuf::from(path), ImageKind::Qcow2)),

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use domain::fault::Fault;
 use domain::id::MachineUuid;
-use domain::machine::PowerState;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 use wire::command::Answer;
@@ -25,8 +24,7 @@ pub(super) async fn weigh(
     let Some(xml) = means.operating.ask(&doing, look).await? else {
         return Ok(unusable("the hypervisor has no such machine"));
     };
-    let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
-    let parsed = parse(&xml, aspects).map_err(|error| Fault::internal(&doing, &error))?;
+    let parsed = parse(&xml, Aspects::OFF).map_err(|error| Fault::internal(&doing, &error))?;
     let targets: Vec<String> = parsed.disks.into_iter().map(|disk| disk.target).collect();
     if recovery.is_none() {
         // As for making a point of them.

@@ -131,11 +131,7 @@ impl From<io::Error> for DialError {
 /// What the controller said, as an operator reads it.
 #[must_use]
 pub fn refusal(refused: Refused) -> Fault {
-    let code = Code::ALL
-        .iter()
-        .copied()
-        .find(|code| code.as_str() == refused.code)
-        .unwrap_or(Code::ProtocolViolated);
+    let code = Code::named(&refused.code).unwrap_or(Code::ProtocolViolated);
     Fault::new(code, refused.doing, refused.cause, refused.advice)
 }
 

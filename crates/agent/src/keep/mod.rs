@@ -115,17 +115,20 @@ impl Keepers {
         }
     }
 
-    /// Puts what the controller left of each protection beside its points, once
-    /// there are any.
-    pub fn bequeath(&self, left: &[Heritage]) {
-        for heritage in left {
-            let Some(keeper) = self.get(heritage.protection) else { continue };
-            if keeper.folder().is_dir()
-                && let Err(error) = heritage::put_beside(keeper.folder(), heritage)
-            {
+    /// Puts what the controller left of each protection beside its points. What is
+    /// left over has no points yet, or could not be written.
+    pub fn bequeath(&self, left: &mut Vec<Heritage>) {
+        left.retain(|heritage| {
+            let Some(keeper) = self.get(heritage.protection) else { return false };
+            if !keeper.folder().is_dir() {
+                return true;
+            }
+            let put = heritage::put_beside(keeper.folder(), heritage);
+            if let Err(error) = &put {
                 warn!(%error, folder = %keeper.folder().display(), "what another controller must know cannot be kept beside the points");
             }
-        }
+            put.is_err()
+        });
     }
 
     /// The keeper of a protection.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use domain::fault::{Code, Fault};
-use domain::machine::{Nic, NicAttachment, PowerState};
+use domain::machine::{Nic, NicAttachment};
 use replica::format::manifest::Point;
 use replica::geometry::Cycle;
 use wire::command::{Answer, NicWish, Purpose, Recovery};
@@ -122,9 +122,9 @@ impl Recoveries {
         if !wish.same_networks {
             return Ok(wish);
         }
-        let aspects = Aspects { power: PowerState::Off, persistent: true, autostart: false };
         // One that cannot be read was refused before.
-        let nics = parse(configuration, aspects).map(|machine| machine.nics).unwrap_or_default();
+        let nics =
+            parse(configuration, Aspects::OFF).map(|machine| machine.nics).unwrap_or_default();
         for Nic { mac, attachment, .. } in nics {
             let NicAttachment::Network(network) = attachment else { continue };
             if wish.nics.iter().any(|nic| nic.mac.eq_ignore_ascii_case(&mac)) {

@@ -75,8 +75,7 @@ impl Failure {
     /// What an agent said to a command; of another version's codes only the words
     /// are known here.
     pub(super) fn of_agent(refused: wire::message::Refused) -> Self {
-        let code = Code::ALL.iter().copied().find(|code| code.as_str() == refused.code);
-        let code = code.unwrap_or(Code::Internal);
+        let code = Code::named(&refused.code).unwrap_or(Code::Internal);
         Self(Fault::new(code, refused.doing, refused.cause, refused.advice))
     }
 

@@ -150,9 +150,7 @@ fn code_of(code: &str) -> Code {
         engine::LOG_UNREADABLE | engine::RUNBOOK_UNKNOWN | engine::STATE_UNREADABLE => {
             Code::JobUnreadable
         }
-        other => {
-            Code::ALL.iter().copied().find(|code| code.as_str() == other).unwrap_or(Code::Internal)
-        }
+        other => Code::named(other).unwrap_or(Code::Internal),
     }
 }
 

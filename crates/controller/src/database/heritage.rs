@@ -318,15 +318,6 @@ async fn policy(
     // What does not make sense must not get in.
     policies::read(said.format, &said.document)?;
     let id = PolicyId::new(new_id());
-    sqlx::query(
-        "INSERT INTO policies (id, name, format, document, created_us) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(id.to_string())
-    .bind(name)
-    .bind(said.format)
-    .bind(&said.document)
-    .bind(microseconds(now))
-    .execute(connection)
-    .await?;
+    policies::insert(connection, id, name, said, now).await?;
     Ok(id)
 }

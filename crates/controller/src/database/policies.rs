@@ -8,7 +8,7 @@ use domain::name::Name;
 use domain::policy::{Compression, PointsAtCommit, Policy, Retention, Tier};
 use domain::units::{ByteCount, Hours, Seconds};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
+use sqlx::{FromRow, SqliteConnection};
 use time::OffsetDateTime;
 use wire::heritage::Document;
 
@@ -150,6 +150,27 @@ fn write(policy: &Policy) -> String {
     serde_json::to_string(&PolicyDocument::from(policy)).expect("a policy is plain")
 }
 
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    id: PolicyId,
+    name: &str,
+    said: &Document,
+    now: OffsetDateTime,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO policies (id, name, format, document, created_us) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id.to_string())
+    .bind(name)
+    .bind(said.format)
+    .bind(&said.document)
+    .bind(microseconds(now))
+    .execute(connection)
+    .await
+    .map_err(name_taken)?;
+    Ok(())
+}
+
 /// A policy as another controller may read it.
 pub(super) fn document(policy: &Policy) -> Document {
     Document { format: FORMAT, document: write(policy) }
@@ -214,17 +235,9 @@ impl Database {
         now: OffsetDateTime,
     ) -> Result<()> {
         let mut transaction = self.begin().await?;
-        let document = write(policy);
-        sqlx::query("INSERT INTO policies (id, name, format, document, created_us) VALUES ($1, $2, $3, $4, $5)")
-            .bind(id.to_string())
-            .bind(name.as_str())
-            .bind(FORMAT)
-            .bind(&document)
-            .bind(microseconds(now))
-            .execute(&mut *transaction)
-            .await
-            .map_err(name_taken)?;
-        let deed = deed(actor, "policy create", name.as_str(), document);
+        let document = document(policy);
+        insert(&mut transaction, id, name.as_str(), &document, now).await?;
+        let deed = deed(actor, "policy create", name.as_str(), document.document);
         audit::write(&mut transaction, deed, now).await?;
         Ok(transaction.commit().await?)
     }

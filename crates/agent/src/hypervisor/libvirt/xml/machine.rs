@@ -22,6 +22,11 @@ pub struct Aspects {
     pub autostart: bool,
 }
 
+impl Aspects {
+    /// What the description of a machine that is off does not say, and we know.
+    pub const OFF: Self = Self { power: PowerState::Off, persistent: true, autostart: false };
+}
+
 /// Reads a machine. Sizes of disks are not in the XML and are left open.
 ///
 /// # Errors

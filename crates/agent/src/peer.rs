@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use domain::id::HostId;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -16,6 +16,7 @@ use wire::tls::{Credentials, host_of, peer_agent, peer_name, peer_port};
 
 use crate::identity::Identity;
 use crate::keep::{Keepers, session};
+use crate::recover::loans::Loans;
 
 /// Shippers that are served at once.
 const SESSIONS_MAX: usize = 512;
@@ -25,6 +26,11 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(6);
 /// How long the network may take to reach a peer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether a peer that says nothing is still there is asked after this, and again
+/// as often as this.
+const ALIVE_AFTER: Duration = Duration::from_secs(60);
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Bytes that the kernel takes beyond those that are on their way.
 const UNSENT_MAX: u32 = 256 << 10;
@@ -75,8 +81,13 @@ async fn listen(address: &str) -> TcpListener {
     }
 }
 
-/// Serves shippers for ever.
-pub async fn serve(address: &str, passport: watch::Receiver<Passport>, keepers: Keepers) {
+/// Serves shippers and borrowers for ever.
+pub async fn serve(
+    address: &str,
+    passport: watch::Receiver<Passport>,
+    keepers: Keepers,
+    loans: Loans,
+) {
     let listener = listen(address).await;
     let slots = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
@@ -90,9 +101,10 @@ pub async fn serve(address: &str, passport: watch::Receiver<Passport>, keepers: 
                 continue;
             }
         };
-        let (passport, keepers) = (passport.borrow().clone(), keepers.clone());
+        let passport = passport.borrow().clone();
+        let (keepers, loans) = (keepers.clone(), loans.clone());
         tokio::spawn(async move {
-            if let Err(error) = welcome(stream, passport, &keepers).await {
+            if let Err(error) = welcome(stream, passport, &keepers, &loans).await {
                 debug!(%error, "a connection to the port for agents came to nothing");
             }
             drop(slot);
@@ -100,8 +112,16 @@ pub async fn serve(address: &str, passport: watch::Receiver<Passport>, keepers: 
     }
 }
 
-async fn welcome(stream: TcpStream, passport: Passport, keepers: &Keepers) -> io::Result<()> {
+async fn welcome(
+    stream: TcpStream,
+    passport: Passport,
+    keepers: &Keepers,
+    loans: &Loans,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // A borrower may have nothing to read for days; one that is gone is found so.
+    let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_EVERY);
+    SockRef::from(&stream).set_tcp_keepalive(&alive)?;
     let tls = peer_port(&passport.credentials, &passport.authority).map_err(io::Error::other)?;
     let handshake = timeout(HANDSHAKE, TlsAcceptor::from(Arc::new(tls)).accept(stream));
     let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -110,7 +130,9 @@ async fn welcome(stream: TcpStream, passport: Passport, keepers: &Keepers) -> io
         return Err(io::Error::other("its certificate is no agent's"));
     };
     info!(%peer, "another agent is connected");
-    session::serve(keepers, passport.host, peer, stream).await;
+    if let Some(borrower) = session::serve(keepers, passport.host, peer, stream).await {
+        loans.serve(borrower, peer).await;
+    }
     Ok(())
 }
 

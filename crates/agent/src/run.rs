@@ -24,6 +24,7 @@ use crate::identity::{Identity, StateFolder};
 use crate::keep::Keepers;
 use crate::peer::{self, Passport};
 use crate::recover::Recoveries;
+use crate::recover::loans::{self, Loans};
 use crate::recover::record::{self, Records};
 use crate::ship::folder::Courses;
 use crate::ship::throttle::Line;
@@ -97,13 +98,16 @@ async fn work(config: Config) -> Result<(), Fault> {
         operating.clone(),
         keepers.clone(),
         epochs.clone(),
+        passport.clone(),
     )?;
+    let loans = Loans::open(config.state_folder.join(loans::FOLDER), keepers.clone())?;
     let commands = Executor::new(Means {
         hypervisor: config.hypervisor.clone(),
         capture: around.capture.clone(),
         operating: operating.clone(),
         epochs: epochs.clone(),
         recoveries: recoveries.clone(),
+        loans: loans.clone(),
         keepers: keepers.clone(),
         wishes: around.wishes.clone(),
     });
@@ -139,7 +143,7 @@ async fn work(config: Config) -> Result<(), Fault> {
     tokio::select! {
         () = hypervisor::watch(config.hypervisor, observe) => Ok(()),
         () = keeper.run() => Ok(()),
-        () = peer::serve(&config.listen, passport, keepers) => Ok(()),
+        () = peer::serve(&config.listen, passport, keepers, loans) => Ok(()),
         () = performed => Ok(()),
         () = served_again => Ok(()),
         () = watched => Ok(()),

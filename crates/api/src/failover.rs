@@ -73,6 +73,10 @@ pub struct OrderFailover {
     /// failover whose source does not answer.
     #[serde(default)]
     pub source_is_down: bool,
+    /// The host on which the machine is made: another one of the site where its
+    /// points are kept. When absent, the one that keeps them.
+    #[serde(default)]
+    pub to: Option<String>,
     /// Only tell what would be done.
     #[serde(default)]
     pub plan_only: bool,

@@ -46,6 +46,8 @@ pub struct Adoption {
     pub source: Seat,
     /// Where its points are.
     pub target: Seat,
+    /// Where it is made when it fails over, if not there.
+    pub compute: Option<Seat>,
     /// What its policy is called here.
     pub policy_name: String,
     /// Where it stands.
@@ -77,13 +79,16 @@ impl Found {
     /// that are said to be lost.
     #[must_use]
     pub fn silent(&self, lost: &[String]) -> Vec<&str> {
-        let Ok(Adoption { source, target, .. }) = &self.adoption else { return Vec::new() };
-        let Heritage { source: from, target: to, .. } = &self.heritage;
+        let Ok(Adoption { source, target, compute, .. }) = &self.adoption else {
+            return Vec::new();
+        };
+        let Heritage { source: from, target: to, compute: at, .. } = &self.heritage;
         let has_told = |seat: &Seat| match seat {
             Seat::Known(host) => self.told_by.contains(host),
             Seat::New(_) => false,
         };
-        let sides = [(source, &from.name), (target, &to.name)].into_iter();
+        let elsewhere = compute.as_ref().zip(at.as_ref().map(|at| &at.name));
+        let sides = [(source, &from.name), (target, &to.name)].into_iter().chain(elsewhere);
         let silent = sides.filter(|(seat, name)| !has_told(seat) && !lost.contains(name));
         silent.map(|(_, name)| name.as_str()).collect()
     }
@@ -160,9 +165,11 @@ fn judge(
     let Orphan { standing, loose } =
         orphan(standing).map_err(|refusal| made_no_sense(refusal.reason.to_owned()))?;
     let (source, target) = (seat(&heritage.source, known)?, seat(&heritage.target, known)?);
+    let compute = heritage.compute.as_ref().map(|place| seat(place, known)).transpose()?;
     Ok(Adoption {
         source,
         target,
+        compute,
         policy_name: policy_name(heritage, policies),
         standing,
         loose,
@@ -227,6 +234,7 @@ mod tests {
             name: "web".into(),
             source: place(1, "kvm1", "east"),
             target: place(3, "kvm2", "west"),
+            compute: None,
             policy: NamedPolicy {
                 name: "gold".into(),
                 document: Document { format: 1, document: "{}".into() },

@@ -23,6 +23,7 @@ const THIRD_PLACE: &str = "third-place";
 pub struct Lab {
     east: Site,
     west: Site,
+    annex: Site,
     third: Arc<Place>,
     wan: Arc<Wan>,
     /// None once the lab lives on without this process.
@@ -63,7 +64,7 @@ impl Lab {
         let acceleration = Acceleration::probe(&image).await?;
         let lab = Self::describe(Arc::new(root), image, acceleration);
         for (name, first) in state.alive() {
-            let places: [&Place; 3] = [&lab.east, &lab.west, &lab.third];
+            let places: [&Place; 4] = [&lab.east, &lab.west, &lab.annex, &lab.third];
             for place in places.into_iter().filter(|place| place.name() == name) {
                 place.adopt(first);
             }
@@ -82,14 +83,15 @@ impl Lab {
 
     fn describe(root: Arc<Root>, image: Image, acceleration: Acceleration) -> Self {
         let third = Arc::new(root.place(THIRD_PLACE));
-        let places =
-            [SiteName::East, SiteName::West].map(|name| Arc::new(root.place(&name.to_string())));
+        let places = [SiteName::East, SiteName::West, SiteName::Annex]
+            .map(|name| Arc::new(root.place(&name.to_string())));
         let wan = Arc::new(Wan::new(third.clone(), places.clone()));
-        let [east, west] = places;
+        let [east, west, annex] = places;
         let site = |name, place| Site::new(name, place, &root, &wan, image.clone(), acceleration);
         Self {
             east: site(SiteName::East, east),
             west: site(SiteName::West, west),
+            annex: site(SiteName::Annex, annex),
             third,
             wan,
             root: Some(root),
@@ -111,12 +113,13 @@ impl Lab {
     /// All places know one another by name.
     fn write_hosts(&self) -> Result<()> {
         let hosts = format!(
-            "127.0.0.1 localhost\n{} east\n{} west\n{} {THIRD_PLACE}\n",
+            "127.0.0.1 localhost\n{} east\n{} west\n{} annex\n{} {THIRD_PLACE}\n",
             self.east.wan_address(),
             self.west.wan_address(),
+            self.annex.wan_address(),
             self.wan.third_place_address()
         );
-        let places: [&Place; 3] = [&self.east, &self.west, &self.third];
+        let places: [&Place; 4] = [&self.east, &self.west, &self.annex, &self.third];
         for place in places {
             let path = place.outside("/etc/hosts");
             let folder = place.outside("/etc");
@@ -139,12 +142,25 @@ impl Lab {
         &self.west
     }
 
+    /// A second host of west, with a libvirt of its own, which is brought up when it
+    /// is asked for first.
+    ///
+    /// # Errors
+    /// When something does not come up.
+    pub async fn annex(&self) -> Result<&Site> {
+        if !self.annex.has_power() {
+            self.annex.found().await.context("start the annex of west")?;
+        }
+        Ok(&self.annex)
+    }
+
     /// The site of that name.
     #[must_use]
     pub fn site(&self, name: SiteName) -> &Site {
         match name {
             SiteName::East => &self.east,
             SiteName::West => &self.west,
+            SiteName::Annex => &self.annex,
         }
     }
 
@@ -165,7 +181,7 @@ impl Lab {
     /// # Errors
     /// When something does not go; then the next start clears it.
     pub async fn stop(mut self) -> Result<()> {
-        tokio::try_join!(self.east.cut_power(), self.west.cut_power())?;
+        tokio::try_join!(self.east.cut_power(), self.west.cut_power(), self.annex.cut_power())?;
         self.third.kill().await?;
         if let Some(root) = self.root.take() {
             root.clear().await.context("clear the lab's folder")?;
@@ -187,6 +203,9 @@ impl Lab {
         }
         self.east.keep_on().await?;
         self.west.keep_on().await?;
+        if self.annex.has_power() {
+            self.annex.keep_on().await?;
+        }
         self.third.keep().await?;
         if let Some(root) = root {
             root.release();
@@ -200,7 +219,7 @@ impl Drop for Lab {
         let Some(root) = &self.root else {
             return;
         };
-        let places: [&Place; 3] = [&self.east, &self.west, &self.third];
+        let places: [&Place; 4] = [&self.east, &self.west, &self.annex, &self.third];
         for place in places {
             place.kill_now();
         }

@@ -18,22 +18,25 @@ use crate::root::Root;
 use crate::run::wait_for;
 use crate::wan::Wan;
 
-/// Which of the two sites.
+/// Which of the sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SiteName {
     /// Where production usually runs first.
     East,
     /// Where it is recovered to.
     West,
+    /// A second host of west, with a libvirt of its own; only where a story
+    /// [asks for it](crate::Lab::annex).
+    Annex,
 }
 
 impl SiteName {
-    /// The other site.
+    /// The site over there.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::East => Self::West,
-            Self::West => Self::East,
+            Self::West | Self::Annex => Self::East,
         }
     }
 
@@ -43,6 +46,7 @@ impl SiteName {
         match self {
             Self::East => Ipv4Addr::new(10, 86, 10, 1),
             Self::West => Ipv4Addr::new(10, 86, 20, 1),
+            Self::Annex => Ipv4Addr::new(10, 86, 30, 1),
         }
     }
 }
@@ -52,11 +56,12 @@ impl fmt::Display for SiteName {
         f.write_str(match self {
             Self::East => "east",
             Self::West => "west",
+            Self::Annex => "annex",
         })
     }
 }
 
-/// One of the two sites. Cheap to clone; all clones are the same site.
+/// One of the sites. Cheap to clone; all clones are the same site.
 ///
 /// It is a [`Place`] too: programs run in it.
 #[derive(Debug, Clone)]
@@ -101,7 +106,7 @@ impl Site {
         }))
     }
 
-    /// Which of the two it is.
+    /// Which of them it is.
     #[must_use]
     pub fn site_name(&self) -> SiteName {
         self.0.name

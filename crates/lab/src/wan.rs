@@ -25,9 +25,9 @@ const LINE_GONE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Wan {
     third: Arc<Place>,
-    /// East, west.
-    sites: [Arc<Place>; 2],
-    lines: Mutex<[Line; 2]>,
+    /// East, west, annex.
+    sites: [Arc<Place>; 3],
+    lines: Mutex<[Line; 3]>,
 }
 
 /// What is wrong with the line of one site. It stays so over a power cut.
@@ -39,8 +39,8 @@ struct Line {
 }
 
 impl Wan {
-    pub(crate) fn new(third: Arc<Place>, sites: [Arc<Place>; 2]) -> Self {
-        let lines = Mutex::new([Line::default(); 2]);
+    pub(crate) fn new(third: Arc<Place>, sites: [Arc<Place>; 3]) -> Self {
+        let lines = Mutex::new([Line::default(); 3]);
         Self { third, sites, lines }
     }
 
@@ -50,6 +50,7 @@ impl Wan {
         match site {
             SiteName::East => Ipv4Addr::new(10, 86, 0, 2),
             SiteName::West => Ipv4Addr::new(10, 86, 0, 3),
+            SiteName::Annex => Ipv4Addr::new(10, 86, 0, 4),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use api::failover::Ordered;
+use api::failover::Plan;
 use api::job::{Job, JobState, StepStage};
 use api::protection::ProtectionState;
 use lab::product::{Agent, Controller, Deployment};
@@ -126,8 +126,7 @@ async fn troubles(controller: &Controller<'_>) -> Result<Vec<(Trouble, String)>>
         return Ok(SAMPLE.map(|(trouble, step)| (trouble, step.to_owned())).into());
     }
     controller.replicates("web", SOON).await?;
-    let ordered: Ordered = controller.ask(&["failover", "planned", "web", "--plan"]).await?;
-    let Ordered::Plan { plan } = ordered else { anyhow::bail!("no plan") };
+    let plan: Plan = controller.ask(&["failover", "planned", "web", "--plan"]).await?;
     let at = |step: &String| Trouble::ALL.map(|trouble| (trouble, step.clone()));
     Ok(plan.steps.iter().flat_map(at).collect())
 }

@@ -7,7 +7,7 @@
 //! A command is only as good as the connection that it came on: an agent begins
 //! none of an earlier one.
 
-use domain::id::{MachineUuid, ProtectionId};
+use domain::id::{HostId, MachineUuid, ProtectionId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -162,6 +162,34 @@ pub enum Work {
         /// What holds it from now on; nothing lets it go.
         hold: Option<Hold>,
     },
+    /// Keep a point for a machine that another host makes of it, and serve that
+    /// host the point's disks, until [`Work::EndLoan`]. From protocol version 5 on.
+    /// Answered by [`Answer::Done`].
+    Lend(Loan),
+    /// What was lent is needed no more; what was not lent is as good as returned.
+    /// From protocol version 5 on. Answered by [`Answer::Done`].
+    EndLoan {
+        /// Which recovery it was lent for.
+        recovery: Uuid,
+        /// Whether the machine's points are dropped then, all but the newest and
+        /// those that something holds or needs: its disks stand for themselves.
+        drop_points: bool,
+    },
+}
+
+/// A point that a machine at another host is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loan {
+    /// The recovery at the other host.
+    pub recovery: Uuid,
+    /// The protection whose points are kept here.
+    #[serde(with = "plain::protection")]
+    pub protection: ProtectionId,
+    /// The point.
+    pub point: u32,
+    /// The other host, which alone is served.
+    #[serde(with = "plain::host")]
+    pub to: HostId,
 }
 
 /// A machine that is made of a point.
@@ -183,6 +211,22 @@ pub struct Recovery {
     /// disconnected.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub same_networks: bool,
+    /// The host that keeps the points and has [lent](Work::Lend) this one; this host
+    /// itself when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Lender>,
+}
+
+/// A host that lends a point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lender {
+    /// The host, as its certificate says.
+    #[serde(with = "plain::host")]
+    pub host: HostId,
+    /// Its name, for messages.
+    pub name: String,
+    /// Where its agent listens for others, `HOST:PORT`.
+    pub address: String,
 }
 
 /// What a machine is made of a point for.

@@ -16,6 +16,16 @@
 //!   │◀───────────── Sealed(point) ─────│  durable, and a recovery point
 //!   │◀───────────── Refused(why) ──────│  at any time; connection ends
 //! ```
+//! A host that makes a machine of a point which another one keeps, the *borrower*,
+//! reads the point's disks over such a connection too:
+//!
+//! ```text
+//! borrower                          keeper
+//!   │── Borrow(recovery) ─────────────▶│  the point was lent to this host before
+//!   │◀───── Lent(disks, configuration) │
+//!   │◀═══════════ NBD ════════════════▶│  until somebody closes it
+//! ```
+//!
 //! A frame is 12 bytes of header and a body: `LBDF`, version, kind, two zero
 //! bytes, length of the body. Kind 1 is a message as JSON; 2 are pages: disk
 //! (u16), codec (u8), zero, length on the disk (u32), offset (u64), digest (16
@@ -113,6 +123,15 @@ pub enum ShipperMessage {
     Seal(Seal),
     /// The shipper is there, and has nothing to say.
     Idle,
+    /// First, of a borrower: what was lent to it for a recovery.
+    Borrow(Borrow),
+}
+
+/// Asks for the disks of a point that was lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Borrow {
+    /// The recovery that it was lent for.
+    pub recovery: Uuid,
 }
 
 /// Who ships what.
@@ -186,8 +205,20 @@ pub enum KeeperMessage {
     Sealed(Sealed),
     /// The answer to `Idle`.
     Idle,
+    /// The answer to `Borrow`. The keeper goes on as an NBD server, whose exports
+    /// have the names of the disks.
+    Lent(Lent),
     /// The keeper refuses, and ends the connection.
     Refused(Refused),
+}
+
+/// A point that was lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    /// Bytes of its disks, in order.
+    pub disks: Vec<u64>,
+    /// The machine's configuration.
+    pub configuration: String,
 }
 
 /// What the keeper has.

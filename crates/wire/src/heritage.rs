@@ -29,6 +29,9 @@ pub struct Heritage {
     pub source: Place,
     /// Where its points are kept.
     pub target: Place,
+    /// Where it is made when it fails over, if that is not where its points are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Place>,
     /// How it is protected.
     pub policy: NamedPolicy,
     /// Disks that are left out, by the hypervisor's names.

@@ -1,4 +1,4 @@
-//! The messages of the control connection, protocol versions 1 to 4.
+//! The messages of the control connection, protocol versions 1 to 5.
 //!
 //! A field that is unknown is passed over, so that a newer side may say more;
 //! a message whose *type* is unknown ends the connection, so nobody sends one
@@ -18,13 +18,15 @@ use crate::replication::{Duties, Replication};
 /// Oldest version of the protocol that this build speaks.
 pub const PROTOCOL_OLDEST: u16 = 1;
 /// Newest version of the protocol that this build speaks.
-pub const PROTOCOL_NEWEST: u16 = 4;
+pub const PROTOCOL_NEWEST: u16 = 5;
 /// The first version with [`Duties`] and [`Replication`].
 pub const PROTOCOL_REPLICATION: u16 = 2;
 /// The first version with [`Command`] and [`Answered`].
 pub const PROTOCOL_COMMANDS: u16 = 3;
 /// The first version with [`AgentMessage::Heritage`].
 pub const PROTOCOL_HERITAGE: u16 = 4;
+/// The first version with [`Work::Lend`](crate::command::Work::Lend).
+pub const PROTOCOL_LOANS: u16 = 5;
 
 /// How often an agent says that it is there.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);

@@ -8,7 +8,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use wire::command::{
-    Answer, Answered, Command, Downed, LifeSign, NicWish, Outcome, Purpose, Recovery, Work,
+    Answer, Answered, Command, Downed, Lender, LifeSign, Loan, NicWish, Outcome, Purpose, Recovery,
+    Work,
 };
 use wire::heritage::{Document, Heritage, NamedPolicy, Place};
 use wire::inventory::{
@@ -174,6 +175,7 @@ fn heritage() -> Heritage {
         name: "web".into(),
         source: place(6, "kvm1", "east"),
         target: place(7, "kvm2", "west"),
+        compute: None,
         policy: NamedPolicy {
             name: "gold".into(),
             document: Document { format: 1, document: r#"{"every_seconds":30}"#.into() },
@@ -403,8 +405,12 @@ fn commands_are_given_and_answered_as_ever() {
         purpose: Purpose::Production,
         nics,
         same_networks: false,
+        keeper: None,
     };
     let test = Purpose::Test { name: "web-test".into(), uuid: id(21) };
+    let host = HostId::new(id(1));
+    let (name, address) = ("kvm2".to_owned(), "192.0.2.2:7444".to_owned());
+    let borrowed = Recovery { keeper: Some(Lender { host, name, address }), ..made.clone() };
     let works = [
         Work::ListPoints { protection },
         Work::Synchronise { protection, compare: true },
@@ -424,6 +430,9 @@ fn commands_are_given_and_answered_as_ever() {
         Work::HoldPoint { protection, point: 7, hold: None },
         Work::Weigh { machine, recovery: Some(recovery) },
         Work::DropPoints { recovery },
+        Work::Lend(Loan { recovery, protection, point: 7, to: host }),
+        Work::EndLoan { recovery, drop_points: true },
+        Work::Define(Box::new(borrowed)),
     ];
     for (number, work) in works.into_iter().enumerate() {
         let command = Command { id: id(30), job: id(31), work };

@@ -12,6 +12,7 @@ use crate::epochs::Epochs;
 use crate::hypervisor::operating::Operating;
 use crate::keep::Keepers;
 use crate::recover::Recoveries;
+use crate::recover::loans::Loans;
 use crate::ship::Wishes;
 
 /// What commands are done with.
@@ -27,6 +28,8 @@ pub struct Means {
     pub epochs: Epochs,
     /// Machines of points.
     pub recoveries: Recoveries,
+    /// Points that machines at other hosts are made of.
+    pub loans: Loans,
     /// Points that are kept.
     pub keepers: Keepers,
     /// Points that are wished for.
@@ -70,6 +73,10 @@ impl Perform for Means {
             Work::HoldPoint { protection, point, hold } => {
                 points::hold(self, *protection, *point, *hold).await
             }
+            Work::Lend(loan) => self.loans.lend(*loan).await,
+            Work::EndLoan { recovery, drop_points } => {
+                self.loans.end(*recovery, *drop_points).await
+            }
         }
     }
 }
@@ -93,5 +100,7 @@ pub(super) const fn name(work: &Work) -> &'static str {
         Work::DropPoints { .. } => "drop points",
         Work::HoldPoint { hold: Some(_), .. } => "hold a point",
         Work::HoldPoint { hold: None, .. } => "let a point go",
+        Work::Lend(_) => "lend a point",
+        Work::EndLoan { .. } => "end a loan",
     }
 }

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tracing::{debug, info};
 use wire::data::{
-    Ask, DIGESTS_MAX, KeeperCodec, KeeperMessage, Open, ShipperFrame, ShipperMessage, Welcome,
-    digests_to_text,
+    Ask, Borrow, DIGESTS_MAX, KeeperCodec, KeeperMessage, Open, ShipperFrame, ShipperMessage,
+    Welcome, digests_to_text,
 };
 
 use super::thread::{Order, PATIENCE, Voice, sealed_of, slow};
@@ -28,8 +28,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How long a shipper that is refused has to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves a shipper, whose certificate says that it is `peer`, until it leaves.
-pub async fn serve<S>(keepers: &Keepers, host: HostId, peer: HostId, stream: S)
+/// Another agent that does not ship, but wishes to read what was lent to it.
+pub struct Borrower<S> {
+    /// What it said.
+    pub wish: Borrow,
+    /// Its connection, on which nothing was answered.
+    pub channel: Framed<S, KeeperCodec>,
+}
+
+/// Serves a shipper, whose certificate says that it is `peer`, until it leaves; a
+/// borrower is given back.
+pub async fn serve<S>(
+    keepers: &Keepers,
+    host: HostId,
+    peer: HostId,
+    stream: S,
+) -> Option<Borrower<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -40,23 +54,35 @@ where
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 debug!(%peer, %error, "a shipper's connection failed");
-                return;
+                return None;
             }
             Ok(None) | Err(_) => {
                 debug!(%peer, "a shipper is gone");
-                return;
+                return None;
             }
         };
+        if let ShipperFrame::Message(ShipperMessage::Borrow(wish)) = frame {
+            return Some(Borrower { wish, channel });
+        }
         let answer = match session.apply(frame).await {
             Ok(None) => continue,
             Ok(Some(answer)) => answer,
             Err(fault) => break fault,
         };
         if !matches!(timeout(ANSWER_LIMIT, channel.send(&answer)).await, Ok(Ok(()))) {
-            return;
+            return None;
         }
     };
-    info!(%peer, %fault, "a shipper is refused");
+    refuse(channel, peer, fault).await;
+    None
+}
+
+/// Tells another agent why it is not served, and ends the connection.
+pub async fn refuse<S>(mut channel: Framed<S, KeeperCodec>, peer: HostId, fault: Fault)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    info!(%peer, %fault, "another agent is refused");
     if channel.send(&KeeperMessage::Refused(fault.into())).await.is_ok() {
         // Closing with unread data resets the connection and loses the word.
         let drained = async { while let Some(Ok(_)) = channel.next().await {} };
@@ -192,7 +218,10 @@ async fn answer(
         ShipperMessage::Seal(wish) => {
             KeeperMessage::Sealed(keeper.ask(voice, |answer| Order::Seal(wish, answer)).await?)
         }
-        ShipperMessage::Idle | ShipperMessage::Hello(_) => KeeperMessage::Idle,
+        // A greeting and a borrower's wish were seen to before.
+        ShipperMessage::Idle | ShipperMessage::Hello(_) | ShipperMessage::Borrow(_) => {
+            KeeperMessage::Idle
+        }
     })
 }
 

@@ -4,19 +4,16 @@ use std::path::Path;
 
 use domain::fault::{Code, Fault};
 use domain::machine::{Nic, NicAttachment};
-use replica::format::manifest::Point;
-use replica::geometry::Cycle;
 use wire::command::{Answer, NicWish, Purpose, Recovery};
 
 use super::Recoveries;
+use super::borrow::Borrowed;
 use super::folder::{Folder, has_room};
-use super::record::{Earlier, Record, RecordedDisk, Stage};
-use super::serve;
+use super::point::{self, Facts, unfit};
+use super::record::{Earlier, Origin, Record, RecordedDisk, RecordedKeeper, Stage};
 use crate::capture::Owner;
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
-use crate::hypervisor::libvirt::xml::recovered::{
-    Host, Unfit, Wish, data_disks, identity, recover, stands_below,
-};
+use crate::hypervisor::libvirt::xml::recovered::{Host, Wish, identity, recover, stands_below};
 use crate::hypervisor::libvirt::{Operator, Power};
 
 impl Recoveries {
@@ -49,9 +46,11 @@ impl Recoveries {
         }
         // Kept from now on, before it is looked for.
         let pins = self.0.keepers.pins();
-        pins.pin(wish.id, wish.protection, wish.point);
+        if wish.keeper.is_none() {
+            pins.pin(wish.id, wish.protection, wish.point);
+        }
         let prepared = self.prepare(&doing, wish).await;
-        let (record, point) = match prepared {
+        let (record, configuration) = match prepared {
             Ok(prepared) => prepared,
             Err(fault) => {
                 if self.0.records.read(wish.id)?.is_none() {
@@ -60,7 +59,7 @@ impl Recoveries {
                 return Err(fault);
             }
         };
-        let remarks = self.make(&doing, record, &point).await?;
+        let remarks = self.make(&doing, record, &configuration).await?;
         Ok(Answer::Defined { remarks })
     }
 
@@ -72,25 +71,25 @@ impl Recoveries {
         Ok(xml.is_some_and(|xml| stands_below(&xml, &record.folder).unwrap_or(false)))
     }
 
-    /// Looks whether it can be made, and writes down that it is being made.
-    async fn prepare(&self, doing: &str, wish: &Recovery) -> Result<(Record, Point), Fault> {
+    /// Looks whether it can be made, and writes down that it is being made; what
+    /// the point tells of the machine.
+    async fn prepare(&self, doing: &str, wish: &Recovery) -> Result<(Record, String), Fault> {
         let folder = self.0.folder.join(wish.id.to_string());
-        if let Some(keeper) = self.0.keepers.get(wish.protection) {
-            keeper.settle().await?;
-        }
-        let unreadable = |error: std::io::Error| Fault::internal(doing, &error);
-        let store_folder = self.0.keepers.folder_of(wish.protection).map_err(unreadable)?;
-        let store_folder = store_folder.ok_or_else(|| not_kept(doing, &wish.protection))?;
-        let store = serve::open("of the protection", &store_folder).await?;
-        let point = store.point(Cycle(wish.point)).map_err(|error| {
-            serve::unknown_point("of the protection", wish.point, &error.chain())
-        })?;
-        let configuration = configuration(&point);
-        let told = data_disks(&configuration).map_err(|error| unfit(doing, &error))?;
-        if told.len() != point.disks.len() {
-            let error = Unfit::Disks { disks: point.disks.len(), told: told.len() };
-            return Err(unfit(doing, &error));
-        }
+        let (origin, facts) = match &wish.keeper {
+            None => {
+                let (protection, point) = (wish.protection, wish.point);
+                let (store, facts) = point::find(&self.0.keepers, doing, protection, point).await?;
+                (Origin::Here(store), facts)
+            }
+            Some(lender) => {
+                let keeper = RecordedKeeper::from(lender);
+                let borrowed = Borrowed { keeper: keeper.clone(), recovery: wish.id };
+                let passport = self.0.passport.borrow().clone();
+                (Origin::Lent(keeper), borrowed.facts(&passport).await?)
+            }
+        };
+        let told = facts.targets(doing)?;
+        let Facts { configuration, disks } = facts;
         let itself = identity(&configuration).map_err(|error| unfit(doing, &error))?;
         let own = match &wish.purpose {
             Purpose::Production => itself,
@@ -99,16 +98,16 @@ impl Recoveries {
         self.networks_are_there(doing, wish).await?;
         let wish = &self.with_same_networks(doing, wish, &configuration).await?;
         has_room(&self.0.folder)?;
-        let disks = told.into_iter().zip(point.disks.iter());
-        let disks = disks.map(|(target, size)| RecordedDisk { target, size: *size }).collect();
-        let mut record = Record::of(wish, own, store_folder, folder, disks);
+        let disks = told.into_iter().zip(disks);
+        let disks = disks.map(|(target, size)| RecordedDisk { target, size }).collect();
+        let mut record = Record::of(wish, own, origin, folder, disks);
         let known = self.0.records.read(wish.id)?.and_then(|known| known.earlier);
         record.earlier = match self.in_its_place(doing, &record).await? {
             Some(earlier) => Some(earlier),
             None => known,
         };
         self.0.records.keep(&record)?;
-        Ok((record, point))
+        Ok((record, configuration))
     }
 
     /// With the NICs that are connected to networks of the same name as before.
@@ -215,7 +214,7 @@ impl Recoveries {
         &self,
         doing: &str,
         mut record: Record,
-        point: &Point,
+        configuration: &str,
     ) -> Result<Vec<String>, Fault> {
         let folder = Folder::of(&record);
         let look = |operator: &Operator| operator.capabilities();
@@ -226,12 +225,11 @@ impl Recoveries {
         for disk in &record.disks {
             folder.make_overlay(&disk.target, disk.size, owner).await?;
         }
-        let configuration = configuration(point);
         let nics: Vec<_> =
             record.nics.iter().map(|nic| (nic.mac.clone(), nic.network.clone())).collect();
         let nvram = folder.nvram().to_string_lossy().into_owned();
         let wish = Wish {
-            configuration: &configuration,
+            configuration,
             alias: (!record.production).then(|| (record.name.as_str(), record.machine().uuid())),
             nics: &nics,
             disks: &folder.places(),
@@ -259,35 +257,4 @@ impl Recoveries {
         self.0.records.keep(&record)?;
         Ok(record.remarks)
     }
-}
-
-fn configuration(point: &Point) -> String {
-    String::from_utf8_lossy(&point.configuration).into_owned()
-}
-
-fn not_kept(doing: &str, protection: &domain::id::ProtectionId) -> Fault {
-    Fault::new(
-        Code::NotKeptHere,
-        doing,
-        format!("this host keeps no points of protection {protection}"),
-        "Look at where the protection stands, and on which host its points are.",
-    )
-}
-
-fn unfit(doing: &str, error: &Unfit) -> Fault {
-    let advice = match error {
-        Unfit::Tpm => {
-            "Export its disks with lifeboat store export, and attach them to a new machine; have the recovery keys of what the TPM seals at hand."
-        }
-        Unfit::File(_) => {
-            "Put the file there, or install the package that it comes from; for UEFI that is ovmf or edk2-ovmf."
-        }
-        Unfit::Disks { .. } => {
-            "Points of before an upgrade of Lifeboat may be so if disks were excluded; choose a newer one, or export the disks with lifeboat store export."
-        }
-        Unfit::Xml(_) | Unfit::NoMachine => {
-            "Export its disks with lifeboat store export, and attach them to a new machine."
-        }
-    };
-    Fault::new(Code::MachineNotPortable, doing, error.to_string(), advice)
 }

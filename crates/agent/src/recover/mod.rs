@@ -12,12 +12,18 @@
 //! it is made ([`record`]), so that it is served again after a restart of the
 //! agent, meanwhile QEMU waits, and found again when it is discarded.
 //!
+//! The point may be kept by another host, which has lent it ([`loans`], [`borrow`]):
+//! then the socket leads there.
+//!
 //! | looking for | module |
 //! | --- | --- |
-//! | what is written down | [`record`] |
+//! | what is written down | [`record`], [`files`] |
 //! | files and sockets | [`folder`] |
 //! | making a machine of a point | [`define`] |
+//! | finding a point | [`point`] |
 //! | serving the point's disks | [`serve`] |
+//! | points for machines at other hosts | [`loans`] |
+//! | machines of other hosts' points | [`borrow`] |
 //! | starting, stopping, and signs of life | [`life`] |
 //! | disks that stand for themselves | [`hydrate`] |
 //! | taking everything away | [`discard`] |
@@ -28,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::fault::{Code, Fault};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -36,14 +42,19 @@ use uuid::Uuid;
 use crate::epochs::Epochs;
 use crate::hypervisor::operating::Operating;
 use crate::keep::Keepers;
+use crate::peer::Passport;
 use record::{Record, Records, Stage};
 use serve::Served;
 
+mod borrow;
 mod define;
 mod discard;
+pub mod files;
 mod folder;
 mod hydrate;
 mod life;
+pub mod loans;
+mod point;
 pub mod record;
 mod serve;
 mod written;
@@ -63,6 +74,8 @@ struct Inner {
     operating: Operating,
     keepers: Keepers,
     epochs: Epochs,
+    /// Who this host is to those that lend it points.
+    passport: watch::Receiver<Passport>,
     served: Mutex<HashMap<Uuid, Served>>,
     /// Held by whatever changes a recovery.
     turns: Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
@@ -80,9 +93,10 @@ impl Recoveries {
         operating: Operating,
         keepers: Keepers,
         epochs: Epochs,
+        passport: watch::Receiver<Passport>,
     ) -> Result<Self, Fault> {
         for record in records.all()? {
-            if record.needs_its_point() {
+            if record.needs_a_point_here() {
                 keepers.pins().pin(record.id, record.protection(), record.point);
             }
         }
@@ -92,6 +106,7 @@ impl Recoveries {
             operating,
             keepers,
             epochs,
+            passport,
             served: Mutex::default(),
             turns: Mutex::default(),
         })))

@@ -1,15 +1,15 @@
 //! What is written down of a recovery: one file each, written before what it
 //! tells of is made.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::PathBuf;
 
 use domain::fault::{Code, Fault};
-use domain::id::{MachineUuid, ProtectionId};
+use domain::id::{HostId, MachineUuid, ProtectionId};
 use serde::{Deserialize, Serialize};
-use service::folder::replace;
 use uuid::Uuid;
-use wire::command::{NicWish, Purpose, Recovery};
+use wire::command::{Lender, NicWish, Purpose, Recovery};
+
+use super::files::{Filed, Files};
 
 /// Version of the file's format.
 const FORMAT: u16 = 1;
@@ -31,8 +31,12 @@ pub struct Record {
     /// The name of the machine that is made.
     pub name: String,
     machine: Uuid,
-    /// The folder of the machine's points.
-    pub store: PathBuf,
+    /// The folder of the machine's points, if this host keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<PathBuf>,
+    /// Else the host that does, and has lent this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keeper: Option<RecordedKeeper>,
     /// Its own folder, for disks and sockets.
     pub folder: PathBuf,
     /// Its disks, in order.
@@ -62,6 +66,41 @@ pub struct RecordedDisk {
     pub target: String,
     /// Bytes.
     pub size: u64,
+}
+
+/// A host that keeps the points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedKeeper {
+    host: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Where its agent listens for others.
+    pub address: String,
+}
+
+impl RecordedKeeper {
+    /// The host, as its certificate says.
+    #[must_use]
+    pub const fn host(&self) -> HostId {
+        HostId::new(self.host)
+    }
+}
+
+/// Where the point is that a machine is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a folder of this host.
+    Here(PathBuf),
+    /// With another host.
+    Lent(RecordedKeeper),
+}
+
+impl From<&Lender> for RecordedKeeper {
+    fn from(lender: &Lender) -> Self {
+        let Lender { host, name, address } = lender.clone();
+        Self { host: host.uuid(), name, address }
+    }
 }
 
 /// A NIC and its network.
@@ -113,11 +152,15 @@ impl Record {
     pub(super) fn of(
         wish: &Recovery,
         (name, machine): (String, Uuid),
-        store: PathBuf,
+        origin: Origin,
         folder: PathBuf,
         disks: Vec<RecordedDisk>,
     ) -> Self {
         let nics = wish.nics.iter().cloned();
+        let (store, keeper) = match origin {
+            Origin::Here(store) => (Some(store), None),
+            Origin::Lent(keeper) => (None, Some(keeper)),
+        };
         Self {
             format: FORMAT,
             id: wish.id,
@@ -127,6 +170,7 @@ impl Record {
             name,
             machine,
             store,
+            keeper,
             folder,
             disks,
             nics: nics.map(|NicWish { mac, network }| RecordedNic { mac, network }).collect(),
@@ -168,6 +212,21 @@ impl Record {
         MachineUuid::new(self.machine)
     }
 
+    /// Where its point is.
+    ///
+    /// # Errors
+    /// When the record does not say.
+    pub fn origin(&self) -> Result<Origin, Fault> {
+        match (&self.store, &self.keeper) {
+            (_, Some(keeper)) => Ok(Origin::Lent(keeper.clone())),
+            (Some(store), None) => Ok(Origin::Here(store.clone())),
+            (None, None) => Err(Fault::internal(
+                format!("find the point of {}", self.name),
+                &"its record does not say where that is",
+            )),
+        }
+    }
+
     /// Targets of its disks, in order.
     #[must_use]
     pub fn targets(&self) -> Vec<String> {
@@ -187,106 +246,26 @@ impl Record {
         }
     }
 
-    /// Whether the point must stay.
+    /// Whether a point that this host keeps must stay.
     #[must_use]
-    pub fn needs_its_point(&self) -> bool {
-        self.stage != Stage::Standing
+    pub fn needs_a_point_here(&self) -> bool {
+        self.stage != Stage::Standing && self.keeper.is_none()
     }
 }
 
 /// The folder with the records.
-#[derive(Debug, Clone)]
-pub struct Records {
-    folder: PathBuf,
-}
+pub type Records = Files<Record>;
 
-impl Records {
-    /// In this folder.
-    #[must_use]
-    pub fn in_folder(folder: PathBuf) -> Self {
-        Self { folder }
+impl Filed for Record {
+    const FORMAT: u16 = FORMAT;
+
+    fn format(&self) -> u16 {
+        self.format
     }
 
-    /// The record of a recovery, if there is one.
-    ///
-    /// # Errors
-    /// [`Code::DataFolderUnusable`]: it cannot be read.
-    pub fn read(&self, id: Uuid) -> Result<Option<Record>, Fault> {
-        let path = self.folder.join(file_name(id));
-        match read(&path) {
-            Ok(record) => Ok(Some(record)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unusable("read", &path, &error)),
-        }
+    fn id(&self) -> Uuid {
+        self.id
     }
-
-    /// All records, by id.
-    ///
-    /// # Errors
-    /// See [`read`](Self::read).
-    pub fn all(&self) -> Result<Vec<Record>, Fault> {
-        let failed = |error| unusable("read", &self.folder, &error);
-        let entries = match fs::read_dir(&self.folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut records = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                records.push(read(&path).map_err(|error| unusable("read", &path, &error))?);
-            }
-        }
-        records.sort_by_key(|record: &Record| record.id);
-        Ok(records)
-    }
-
-    /// Keeps a record. Durable on return.
-    ///
-    /// # Errors
-    /// [`Code::DataFolderUnusable`]; the former record then still stands.
-    pub fn keep(&self, record: &Record) -> Result<(), Fault> {
-        let bytes = serde_json::to_vec_pretty(record).expect("the file's form is plain");
-        let kept = fs::create_dir_all(&self.folder)
-            .and_then(|()| replace(&self.folder, &file_name(record.id), &bytes));
-        kept.map_err(|error| unusable("write", &self.folder.join(file_name(record.id)), &error))
-    }
-
-    /// Removes a record. No mistake when there is none.
-    ///
-    /// # Errors
-    /// [`Code::DataFolderUnusable`].
-    pub fn forget(&self, id: Uuid) -> Result<(), Fault> {
-        let path = self.folder.join(file_name(id));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(unusable("remove", &path, &error))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn file_name(id: Uuid) -> String {
-    format!("{id}.json")
-}
-
-fn read(path: &Path) -> io::Result<Record> {
-    let record: Record = serde_json::from_slice(&fs::read(path)?)?;
-    match record.format {
-        FORMAT => Ok(record),
-        other => Err(io::Error::other(format!("its format {other} is not known here"))),
-    }
-}
-
-fn unusable(verb: &str, path: &Path, error: &io::Error) -> Fault {
-    Fault::new(
-        Code::DataFolderUnusable,
-        format!("{verb} {}", path.display()),
-        error.to_string(),
-        "Make room in the agent's state folder and make it writable for the agent's user.",
-    )
 }
 
 #[cfg(test)]
@@ -297,6 +276,7 @@ mod tests {
     const GOLDEN: &str = include_str!("../../tests/golden/recovery-1.json");
 
     const STANDING: &str = include_str!("../../tests/golden/recovery-1-standing.json");
+    const LENT: &str = include_str!("../../tests/golden/recovery-1-lent.json");
 
     #[test]
     fn a_recovery_is_kept_and_found_again() {
@@ -305,6 +285,10 @@ mod tests {
         let standing: Record = serde_json::from_str(STANDING).unwrap();
         assert_eq!(standing.written, Some(Written { taken: 1 << 20, counted: 4 << 20 }));
         assert_eq!(serde_json::to_string_pretty(&standing).unwrap(), STANDING.trim());
+        let lent: Record = serde_json::from_str(LENT).unwrap();
+        assert!(matches!(lent.origin(), Ok(Origin::Lent(keeper)) if keeper.name == "kvm2"));
+        assert!(!lent.needs_a_point_here());
+        assert_eq!(serde_json::to_string_pretty(&lent).unwrap(), LENT.trim());
         let golden: Record = serde_json::from_str(GOLDEN).unwrap();
         assert_eq!(records.all().unwrap(), []);
         records.keep(&golden).unwrap();
@@ -325,9 +309,11 @@ mod tests {
             purpose: Purpose::Production,
             nics: Vec::new(),
             same_networks: false,
+            keeper: None,
         };
         let own = ("web".to_owned(), Uuid::from_u128(4));
-        let record = Record::of(&wish, own, "/s".into(), "/f".into(), Vec::new());
+        let origin = Origin::Here("/s".into());
+        let record = Record::of(&wish, own, origin, "/f".into(), Vec::new());
         assert!(record.answers(&wish));
         assert!(!record.answers(&Recovery { point: 4, ..wish.clone() }));
         let purpose = Purpose::Test { name: "web".into(), uuid: Uuid::from_u128(4) };

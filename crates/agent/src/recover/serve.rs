@@ -1,6 +1,7 @@
 //! Serving a point's disks to QEMU: read-only, over a unix socket that QEMU alone
 //! can reach.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use domain::fault::{Code, Fault, chain};
@@ -14,16 +15,20 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::Recoveries;
+use super::borrow::{Borrowed, Relay};
 use super::folder::Folder;
-use super::record::Record;
+use super::record::{Origin, Record};
 use crate::keep::fault::of_store;
 
 /// Memory of one recovery's views: many may stand on views at once.
 const LIMITS: Limits = Limits { index_cache: 16 << 20, block_cache: 32 << 20, open_segments: 256 };
 
-/// The server of a recovery; its views go with it.
-pub(super) struct Served {
-    server: Server,
+/// What serves a recovery; its views go with it.
+pub(super) enum Served {
+    /// A point of this host.
+    Here(Server),
+    /// One that another host has lent.
+    Lent(Relay),
 }
 
 impl Recoveries {
@@ -32,27 +37,40 @@ impl Recoveries {
         if self.served().contains_key(&record.id) {
             return Ok(());
         }
-        let folder = Folder::of(record);
-        let exports = offer(record).await?;
-        // Whoever can reach it may use it: the folder lets in QEMU's user alone.
-        let listener = Listener::unix(folder.socket(), 0o666).await.map_err(|error| {
+        let socket = Folder::of(record).socket();
+        let unusable = |error: &dyn std::error::Error| {
             Fault::new(
                 Code::AddressUnusable,
                 format!("serve the disks of {}", record.name),
-                chain(&error),
+                chain(error),
                 "See who has the socket (ss -lxp), and that the agent's user may write to the folder.",
             )
-        })?;
-        let server = Server::start(listener, exports, ServerOptions::default());
-        self.served().insert(record.id, Served { server });
+        };
+        let served = match record.origin()? {
+            Origin::Here(store) => {
+                let exports = offer(&record.name, &store, record.point, &record.targets()).await?;
+                // Whoever can reach it may use it: the folder lets in QEMU's user alone.
+                let listener = Listener::unix(socket, 0o666).await;
+                let listener = listener.map_err(|error| unusable(&error))?;
+                Served::Here(Server::start(listener, exports, ServerOptions::default()))
+            }
+            Origin::Lent(keeper) => {
+                let borrowed = Borrowed { keeper, recovery: record.id };
+                let relay = Relay::start(socket, borrowed, self.0.passport.clone()).await;
+                Served::Lent(relay.map_err(|error| unusable(&error))?)
+            }
+        };
+        self.served().insert(record.id, served);
         Ok(())
     }
 
     /// Serves them no longer.
     pub(super) async fn serve_no_more(&self, id: Uuid) {
         let served = self.served().remove(&id);
-        if let Some(Served { server }) = served {
-            server.cut().await;
+        match served {
+            Some(Served::Here(server)) => server.cut().await,
+            Some(Served::Lent(relay)) => relay.cut().await,
+            None => {}
         }
     }
 
@@ -63,7 +81,7 @@ impl Recoveries {
 }
 
 /// Opens the store of a recovery's machine, for reading.
-pub(super) async fn open(name: &str, folder: &std::path::Path) -> Result<Store, Fault> {
+pub(super) async fn open(name: &str, folder: &Path) -> Result<Store, Fault> {
     let (name, path) = (name.to_owned(), folder.to_owned());
     let opening = spawn_blocking(move || {
         let folder = MachineFolder { name: name.clone(), path };
@@ -72,27 +90,27 @@ pub(super) async fn open(name: &str, folder: &std::path::Path) -> Result<Store, 
     opening.await.map_err(|error| Fault::internal("open a store", &error))?
 }
 
-async fn offer(record: &Record) -> Result<Exports, Fault> {
-    let store = open(&record.name, &record.store).await?;
+/// The disks of a point, by the hypervisor's names for them.
+pub(super) async fn offer(
+    name: &str,
+    folder: &Path,
+    point: u32,
+    targets: &[String],
+) -> Result<Exports, Fault> {
+    let store = open(name, folder).await?;
     let exports = Exports::new();
-    for (number, disk) in (0_u16..).zip(&record.disks) {
-        let view = store
-            .view(Cycle(record.point), DiskNumber(number))
-            .map_err(|error| of_point(record, &error))?;
+    for (number, target) in (0_u16..).zip(targets) {
+        let view = store.view(Cycle(point), DiskNumber(number)).map_err(|error| match error {
+            StoreError::NoSuchPoint(_) | StoreError::NoSuchDisk { .. } => {
+                unknown_point(name, point, &error.chain())
+            }
+            error => of_store(name, folder, &error),
+        })?;
         exports
-            .insert(disk.target.clone(), Arc::new(view))
+            .insert(target.clone(), Arc::new(view))
             .map_err(|error| Fault::internal("serve a disk", &error))?;
     }
     Ok(exports)
-}
-
-fn of_point(record: &Record, error: &StoreError) -> Fault {
-    match error {
-        StoreError::NoSuchPoint(_) | StoreError::NoSuchDisk { .. } => {
-            unknown_point(&record.name, record.point, &error.chain())
-        }
-        error => of_store(&record.name, &record.store, error),
-    }
 }
 
 pub(super) fn unknown_point(name: &str, point: u32, cause: &str) -> Fault {

@@ -53,6 +53,7 @@ pub(super) fn open(
         import: None,
     }]);
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let serving = tokio::spawn(async move { session::serve(&keepers, host, host, theirs).await });
+    let serving =
+        tokio::spawn(async move { drop(session::serve(&keepers, host, host, theirs).await) });
     Ok((Box::new(ours), Folder { serving }))
 }

@@ -140,6 +140,9 @@ pub(crate) struct Nics {
 /// How an order is given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct How {
+    /// Make the machine at another host of the site where its points are
+    #[arg(long, value_name = "HOST")]
+    to: Option<String>,
     /// Only tell what would be done
     #[arg(long)]
     plan: bool,
@@ -205,6 +208,7 @@ fn order(kind: FailoverKind) -> OrderFailover {
         shut_down_seconds: None,
         force: false,
         source_is_down: false,
+        to: None,
         plan_only: false,
     }
 }
@@ -307,6 +311,7 @@ async fn fail_over(
     wish: OrderFailover,
     how: How,
 ) -> Result<(), Failure> {
+    let wish = OrderFailover { to: how.to, ..wish };
     let path = format!("/protections/{}/failovers", segment(machine));
     if how.plan || !how.yes {
         let dry = OrderFailover { plan_only: true, ..wish.clone() };

@@ -90,7 +90,7 @@ pub fn duties_of(
         ownership: lasting().flat_map(|protection| ownership(protection, host)).collect(),
         heritage: lasting()
             .filter(|protection| {
-                [protection.source, protection.target].contains(&host)
+                [protection.source, protection.target, protection.away()].contains(&host)
                     || protection.former_hosts.contains(&host)
             })
             .map(|protection| heritage(protection, peers))
@@ -105,7 +105,7 @@ fn heritage(protection: &Protection, peers: &HashMap<HostId, Peer>) -> Heritage 
         let name = peer.map(|peer| peer.name.clone()).unwrap_or_default();
         Place { host, name, site: peer.map(|peer| peer.site.clone()).unwrap_or_default() }
     };
-    heritage_of(protection, place(protection.source), place(protection.target))
+    heritage_of(protection, place)
 }
 
 /// Whose a machine is, once it was ever failed over.
@@ -114,11 +114,12 @@ fn ownership(protection: &Protection, host: HostId) -> Option<Ownership> {
     if standing.epoch == Epoch::FIRST && protection.failover.state.is_none() {
         return None;
     }
-    if protection.former_hosts.contains(&host) {
+    let Some(side) = Side::BOTH.into_iter().find(|side| host_at(protection, *side) == host) else {
+        // A host that the machine has left, or that only lends its points.
+        let is_near = protection.former_hosts.contains(&host) || protection.target == host;
         let (machine, epoch) = (protection.machine, standing.epoch.number());
-        return Some(Ownership { machine, epoch, ours: false });
-    }
-    let side = Side::BOTH.into_iter().find(|side| host_at(protection, *side) == host)?;
+        return is_near.then_some(Ownership { machine, epoch, ours: false });
+    };
     // A side that is not to know yet that it is its own still keeps the machine
     // down, as it did before.
     let not_yet = Known { epoch: Epoch::new(standing.epoch.number() - 1), ours: false };
@@ -252,6 +253,7 @@ mod tests {
                 held: false,
                 unsent: false,
             },
+            compute: None,
             former_hosts: vec![],
             created: OffsetDateTime::UNIX_EPOCH,
             disabling: None,
@@ -260,6 +262,10 @@ mod tests {
             newest_kept: None,
             verified: None,
         }
+    }
+
+    fn left_at_4(protection: &Protection) -> Failover {
+        Failover { epoch: Epoch::new(4), ..protection.failover }
     }
 
     #[test]
@@ -300,12 +306,22 @@ mod tests {
         );
         assert_eq!(told(4), serde_json::json!({ "shipping": [], "keeping": [] }));
         // Where the machine was once, it stays fenced.
-        let failover = Failover { epoch: Epoch::new(4), ..protection().failover };
+        let failover = left_at_4(&protection());
         let left = Protection { former_hosts: vec![host(4)], failover, ..protection() };
         let told = duties_of(host(4), &[left], &peers);
         let (machine, epoch) = (protection().machine, 4);
         assert_eq!(told.ownership, [Ownership { machine, epoch, ours: false }]);
         assert_eq!((told.shipping.len(), told.keeping.len(), told.heritage.len()), (0, 0, 1));
+        // Made elsewhere than its points are: there alone it may run.
+        let from = domain::failover::Origin::Protected;
+        let (kind, change) = (domain::failover::Kind::Planned, domain::failover::Change::None);
+        let state = Some(domain::failover::State::CommitPending { kind, change, from });
+        let failover = Failover { state, ..left_at_4(&protection()) };
+        let away = Protection { compute: Some(host(9)), failover, ..protection() };
+        let owned = |number| duties_of(host(number), std::slice::from_ref(&away), &peers).ownership;
+        for (number, ours) in [(1, false), (3, false), (9, true)] {
+            assert_eq!(owned(number), [Ownership { machine, epoch, ours }], "{number}");
+        }
         let ending = Protection { disabling: Some(OffsetDateTime::UNIX_EPOCH), ..protection() };
         assert_eq!(duties_of(host(1), &[ending], &peers), Duties::default());
     }

@@ -10,6 +10,7 @@ use api::problem::Problem;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use domain::failover::elsewhere::{Elsewhere, Unsuitable, may_be_made_at};
 use domain::failover::{Operation, Route, Tests, permit};
 use domain::fault::{Code, Fault};
 use domain::host::Reachability;
@@ -28,6 +29,7 @@ use super::protection_view::{self, Hosts};
 use crate::Controller;
 use crate::database::failover::replication_of;
 use crate::database::hosts::new_id;
+use crate::database::lookup::Noun;
 use crate::database::protections::Protection as Stored;
 use crate::runbooks::order::TestOrder;
 use crate::runbooks::{
@@ -139,6 +141,9 @@ pub(super) async fn order(
     let stored = permitted(&controller, &reference, operation, &doing).await?;
     let mut order = order_of(&stored, &caller);
     order.point = point_of(wish.point.as_deref(), &doing)?;
+    if let Some(to) = &wish.to {
+        order.at = elsewhere(&controller, &stored, to, &doing).await?.map(HostId::uuid);
+    }
     order.force = wish.force;
     order.vouched = wish.source_is_down;
     if let Some(former) = newest_of_a_return(&stored, &wish) {
@@ -174,6 +179,43 @@ pub(super) async fn order(
     };
     let Json(job) = job?;
     Ok((StatusCode::ACCEPTED, Json(Ordered::Job { job: Box::new(job) })))
+}
+
+/// The host on which a machine is to be made, if that is another one than keeps its
+/// points.
+async fn elsewhere(
+    controller: &Controller,
+    stored: &Stored,
+    reference: &str,
+    doing: &str,
+) -> Result<Option<HostId>, Failure> {
+    let of_database = |error| Failure::of_database(doing, error);
+    let found = controller.database.find(Noun::Host, reference).await;
+    let there = HostId::new(found.map_err(of_database)?);
+    if there == stored.away() {
+        return Ok(stored.compute);
+    }
+    let hosts = Hosts::read(controller).await.map_err(of_database)?;
+    let name = |host| hosts.get(host).map(|(_, side)| side.name.clone());
+    let (row, side) = hosts.get(there).map_err(of_database)?;
+    let (keeper, keeping) = hosts.get(stored.target).map_err(of_database)?;
+    let (site, keepers_site) = (row.site(), keeper.site());
+    let (site, keepers_site) = (site.map_err(of_database)?, keepers_site.map_err(of_database)?);
+    let is_returning = stored.failover.recovery.is_some();
+    let made_at = name(stored.away()).map_err(of_database)?;
+    may_be_made_at(&Elsewhere {
+        name: &side.name,
+        is_source: there == stored.source,
+        other_site: (site.id != keepers_site.id).then_some(keepers_site.name.as_str()),
+        reachability: side.reachability,
+        borrows: row.knows_loans(),
+        cannot_lend: (!keeper.knows_loans()).then_some(keeping.name.as_str()),
+        made_at: is_returning.then_some(made_at.as_str()),
+    })
+    .map_err(|Unsuitable { reason, advice }| {
+        Fault::new(Code::RequestInvalid, doing, reason, advice)
+    })?;
+    Ok(Some(there))
 }
 
 /// What a return was to drop that has lost its source: it is newer than any point,
@@ -223,6 +265,14 @@ async fn plan(
         FailoverKind::Unplanned => unplanned::UnplannedFailover.table().names(),
     };
     let mut remarks = Vec::new();
+    let mut to = observed.target.name.clone();
+    if let Some(compute) = order.at().or(stored.compute) {
+        to = hosts.get(compute).map_err(of_database)?.1.name.clone();
+        remarks.push(format!(
+            "until the failover is committed, {to} reads what the machine has not written there from {}, over the network",
+            observed.target.name
+        ));
+    }
     for side in [&observed.source, &observed.target] {
         if !matches!(side.reachability, Reachability::Connected { .. }) {
             remarks.push(format!("the agent of {} is not connected", side.name));
@@ -247,7 +297,7 @@ async fn plan(
     Ok(Plan {
         kind: wish.kind,
         from: observed.source.name,
-        to: observed.target.name,
+        to,
         steps: steps.into_iter().map(str::to_owned).collect(),
         point_instant: instant,
         lost_ms: lost.and_then(|lost| u64::try_from(lost.whole_milliseconds()).ok()).unwrap_or(0),
@@ -345,7 +395,7 @@ pub(super) async fn reverse(
     let mut order = order_of(&stored, &caller);
     if let Some(to) = &wish.to {
         // It runs where its points went before.
-        let chosen = target_for(&controller, &stored, stored.target, to, &doing).await?;
+        let chosen = target_for(&controller, &stored, stored.away(), to, &doing).await?;
         order.to = Some(chosen).filter(|host| *host != stored.source).map(HostId::uuid);
     }
     let job =

@@ -19,7 +19,7 @@ use wire::command::{Answer, Command, Work};
 use super::access::Caller;
 use super::failovers::permitted;
 use super::failure::Failure;
-use super::protection_view::{self, Hosts};
+use super::protection_view::Hosts;
 use crate::Controller;
 use crate::database::hosts::new_id;
 use crate::database::protections::Protection as Stored;
@@ -47,12 +47,14 @@ pub(super) async fn plan(
         Err(_) => permitted(&controller, &reference, Operation::ReverseReplicate, &doing).await?,
     };
     let hosts = Hosts::read(&controller).await;
-    let observed = hosts.and_then(|hosts| protection_view::observed(&stored, &hosts));
-    let observed = observed.map_err(|error| Failure::of_database(&doing, error))?;
     // Nothing is turned yet: it runs at the target of the direction that ends.
-    let (runs_at, was_at) = (observed.target.name, observed.source.name);
+    let named = hosts.and_then(|hosts| {
+        let name = |host| hosts.get(host).map(|(_, side)| side.name.clone());
+        Ok((name(stored.away())?, name(stored.source)?))
+    });
+    let (runs_at, was_at) = named.map_err(|error| Failure::of_database(&doing, error))?;
     let (disks, old) = tokio::join!(
-        weigh(&controller, stored.target, &stored, stored.failover.recovery),
+        weigh(&controller, stored.away(), &stored, stored.failover.recovery),
         weigh(&controller, stored.source, &stored, None),
     );
     let evidence = Evidence {

@@ -236,6 +236,8 @@ pub enum Along {
     Nothing,
     /// What it was made of at the target.
     Recovery(Option<Uuid>),
+    /// It is made at this host, and not at its target.
+    Compute(HostId),
     /// The direction turns: this host keeps the points from now on; the source, if
     /// none is named.
     Turn(Option<HostId>),
@@ -355,9 +357,44 @@ async fn keep(
                 .execute(&mut *connection)
                 .await?;
         }
+        Along::Compute(host) => {
+            sqlx::query("UPDATE protections SET compute_host_id = $2 WHERE id = $1")
+                .bind(&id)
+                .bind(host.to_string())
+                .execute(&mut *connection)
+                .await?;
+        }
         Along::Turn(to) => turn(connection, before, to, now).await?,
     }
+    if let (Some(compute), State::Protected) = (before.compute, after.state) {
+        returned(connection, before, compute).await?;
+    }
     Ok(changed.rows_affected() == 1)
+}
+
+/// A machine that was made at another host than its target, or was to be, is its
+/// source's again: it stays fenced there.
+async fn returned(
+    connection: &mut SqliteConnection,
+    before: &Protection,
+    compute: HostId,
+) -> Result<()> {
+    let mut former = before.former_hosts.clone();
+    if !former.contains(&compute) {
+        former.push(compute);
+    }
+    sqlx::query("UPDATE protections SET compute_host_id = NULL, former_hosts = $2 WHERE id = $1")
+        .bind(before.id.to_string())
+        .bind(ids(former))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Ids of hosts as they are stored.
+pub(super) fn ids(hosts: impl IntoIterator<Item = HostId>) -> String {
+    let ids: Vec<Uuid> = hosts.into_iter().map(HostId::uuid).collect();
+    serde_json::to_string(&ids).expect("ids are plain")
 }
 
 /// Turns the direction: what both sides told is of the other direction.
@@ -369,22 +406,23 @@ async fn turn(
 ) -> Result<()> {
     let id = before.id.to_string();
     let to = to.unwrap_or(before.source);
+    let from = before.compute.unwrap_or(before.target);
     // What the machine leaves behind where it was must never start there.
     let left = before.former_hosts.iter().copied().chain([before.source]);
-    let former: Vec<Uuid> = left.filter(|host| *host != to).map(HostId::uuid).collect();
+    let former = ids(left.filter(|host| ![to, from].contains(host)));
     let generation = protections::next_generation(connection, before.machine, now).await?;
     sqlx::query(
         "UPDATE protections SET source_host_id = $2, target_host_id = $3, generation = $4,
              reversed = $5, held = TRUE, recovery = NULL, resynchronise = NULL, verify = NULL,
-             former_hosts = $6
+             former_hosts = $6, compute_host_id = NULL
          WHERE id = $1",
     )
     .bind(&id)
-    .bind(before.target.to_string())
+    .bind(from.to_string())
     .bind(to.to_string())
     .bind(generation)
     .bind(!before.failover.reversed)
-    .bind(serde_json::to_string(&former).expect("ids are plain"))
+    .bind(former)
     .execute(&mut *connection)
     .await?;
     for forgotten in [
@@ -411,10 +449,10 @@ pub(super) async fn first_point(connection: &mut SqliteConnection, id: &str) -> 
     Ok(changed.rows_affected() == 1)
 }
 
-/// The host on a side of a protection.
+/// The host on a side of a protection that runs the machine, if the side does.
 #[must_use]
 pub fn host_at(protection: &Protection, side: Side) -> HostId {
-    if side == protection.failover.source() { protection.source } else { protection.target }
+    if side == protection.failover.source() { protection.source } else { protection.away() }
 }
 
 #[cfg(test)]

@@ -23,14 +23,15 @@ pub struct Told {
 
 /// What a controller after this one must know of a protection.
 #[must_use]
-pub fn heritage_of(protection: &Protection, source: Place, target: Place) -> Heritage {
+pub fn heritage_of(protection: &Protection, place: impl Fn(HostId) -> Place) -> Heritage {
     let Protection { failover, .. } = protection;
     Heritage {
         protection: protection.id,
         machine: protection.machine,
         name: protection.machine_name.clone(),
-        source,
-        target,
+        source: place(protection.source),
+        target: place(protection.target),
+        compute: protection.compute.map(&place),
         policy: NamedPolicy {
             name: protection.policy_name.clone(),
             document: policies::document(&protection.policy),
@@ -202,6 +203,10 @@ async fn adopt(
     let heritage = &adoption.heritage;
     let source = seat(connection, &adoption.source, now).await?;
     let target = seat(connection, &adoption.target, now).await?;
+    let compute = match &adoption.compute {
+        Some(compute) => Some(seat(connection, compute, now).await?),
+        None => None,
+    };
     let policy = policy(connection, &adoption.policy_name, &heritage.policy.document, now).await?;
     let generation = i64::try_from(heritage.generation).unwrap_or(i64::MAX);
     sqlx::query(
@@ -218,9 +223,9 @@ async fn adopt(
         "INSERT INTO protections (id, machine_uuid, machine_name, source_host_id,
              target_host_id, policy_id, excluded_disks, generation, paused, created_us,
              source_ended, target_ended, epoch, reversed, failover_format, failover, recovery,
-             unsent, former_hosts)
+             unsent, former_hosts, compute_host_id)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, FALSE, FALSE, $11, $12, $13, $14, $15,
-             $16, $17)",
+             $16, $17, $18)",
     )
     .bind(heritage.protection.to_string())
     .bind(heritage.machine.to_string())
@@ -239,6 +244,7 @@ async fn adopt(
     .bind(heritage.recovery.map(|recovery| recovery.to_string()))
     .bind(heritage.unsent)
     .bind(serde_json::to_string(&heritage.former_hosts).expect("ids are plain"))
+    .bind(compute.map(|compute| compute.to_string()))
     .execute(&mut *connection)
     .await
     .map_err(super::name_taken)?;

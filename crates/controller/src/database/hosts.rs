@@ -9,7 +9,7 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::inventory as sent;
-use wire::message::PROTOCOL_REPLICATION;
+use wire::message::{PROTOCOL_LOANS, PROTOCOL_REPLICATION};
 
 use super::lookup::{LookupError, Noun};
 use super::{
@@ -165,6 +165,12 @@ impl HostRow {
             has_address: self.peer_address.is_some(),
             clock_ahead,
         })
+    }
+
+    /// Whether its agent knows of points that one host lends another.
+    #[must_use]
+    pub fn knows_loans(&self) -> bool {
+        self.protocol.is_some_and(|version| version >= PROTOCOL_LOANS)
     }
 
     /// The host by its id and name.
@@ -537,7 +543,7 @@ impl Database {
         let protections = count(
             &mut transaction,
             "SELECT COUNT(*) FROM protections
-             WHERE source_host_id = $1 OR target_host_id = $1
+             WHERE source_host_id = $1 OR target_host_id = $1 OR compute_host_id = $1
                 OR former_hosts LIKE '%' || $1 || '%'",
             host.id,
         )

@@ -54,6 +54,8 @@ pub struct Protection {
     pub import: Option<OfflineCopy>,
     /// How it stands in a failover.
     pub failover: Failover,
+    /// Where it is made when it fails over, if that is not the target.
+    pub compute: Option<HostId>,
     /// Hosts that the machine has left for another, where it stays fenced.
     pub former_hosts: Vec<HostId>,
     /// When it was made.
@@ -140,6 +142,7 @@ struct ProtectionRow {
     recovery: Option<String>,
     held: bool,
     unsent: bool,
+    compute_host_id: Option<String>,
     former_hosts: String,
     created_us: i64,
     disabling_us: Option<i64>,
@@ -196,6 +199,7 @@ impl TryFrom<ProtectionRow> for Protection {
                 uuid(row.recovery)?,
                 (row.held, row.unsent),
             )?,
+            compute: uuid(row.compute_host_id)?.map(HostId::new),
             former_hosts: former.into_iter().map(HostId::new).collect(),
             created: time_of(row.created_us)?,
             disabling: optional_time(row.disabling_us)?,
@@ -224,6 +228,12 @@ impl Protection {
         }
     }
 
+    /// The host that runs the machine when it is failed over.
+    #[must_use]
+    pub fn away(&self) -> HostId {
+        self.compute.unwrap_or(self.target)
+    }
+
     /// The instant of the newest point, by whichever side knows a newer one.
     #[must_use]
     pub fn newest(&self) -> Option<OffsetDateTime> {
@@ -240,6 +250,7 @@ const SELECT: &str = "
            p.not_before_us, p.resynchronise, p.verify, p.offline_wish, p.offline_folder,
            p.import_wish, p.import_folder, p.epoch, p.reversed, p.failover_format,
            p.failover, p.recovery, p.held, p.unsent, p.former_hosts,
+           p.compute_host_id,
            p.created_us, p.disabling_us,
            s.format AS shipping_format, s.document AS shipping, s.received_us AS shipping_us,
            k.format AS keeping_format, k.document AS keeping, k.received_us AS keeping_us,

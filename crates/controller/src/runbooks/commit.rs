@@ -6,7 +6,7 @@
 //! | begin | nothing: a commit has no way back |
 //! | hydrate | nothing: the machine runs on either way |
 //! | finish | nothing |
-//! | drop-points (best effort, if the policy says so) | nothing: what is dropped is gone |
+//! | drop-points (best effort, if the policy says so; what was lent is returned) | nothing: what is dropped is gone |
 //! | ask-for-reversal (if asked for) | nothing: it is a job of its own |
 
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Step<Commit> for Hydrate {
         if let Some(recovery) = machine.recovery {
             let bytes_per_second = machine.at_commit.0.map(ByteCount::bytes);
             let work = Work::Hydrate { recovery, bytes_per_second };
-            give(cx, &machine.target, work).await?;
+            give(cx, machine.compute(), work).await?;
         }
         Ok(Outcome::Done)
     }
@@ -115,7 +115,12 @@ impl Step<Commit> for DropPoints {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        if let (Some(recovery), PointsAtCommit::Dropped) = (machine.recovery, machine.at_commit.1) {
+        let Some(recovery) = machine.recovery else { return Ok(Outcome::Done) };
+        let drop_points = machine.at_commit.1 == PointsAtCommit::Dropped;
+        if machine.borrower.is_some() {
+            let work = Work::EndLoan { recovery, drop_points };
+            give(cx, &machine.target, work).await?;
+        } else if drop_points {
             give(cx, &machine.target, Work::DropPoints { recovery }).await?;
         }
         Ok(Outcome::Done)

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use domain::failover::{Event, Standing, Tests};
 use domain::fault::Code;
-use domain::id::{MachineId, ProtectionId};
+use domain::id::{HostId, MachineId, ProtectionId};
 use domain::machine::PowerState;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -42,13 +42,12 @@ impl Live {
         Self { database, commands, duties, engine }
     }
 
-    async fn find(&self, id: ProtectionId) -> Result<Protected, DatabaseError> {
+    async fn find(&self, id: ProtectionId, at: Option<HostId>) -> Result<Protected, DatabaseError> {
         let stored = self.database.protection(&id.to_string()).await?;
         let hosts = self.database.hosts().await?;
-        let name = |host| {
-            let row = hosts.iter().find(|row| row.id().is_ok_and(|id| id == host));
-            row.and_then(|row| row.reference().ok()).map(|reference| reference.name)
-        };
+        let row = |host| hosts.iter().find(|row| row.id().is_ok_and(|id| id == host));
+        let name =
+            |host| row(host).and_then(|row| row.reference().ok()).map(|reference| reference.name);
         let host = |id| Host { id, name: name(id).unwrap_or_else(|| id.to_string()) };
         let machine = MachineId::on_host(stored.source, stored.machine);
         let seen = self.database.machine_at(machine).await?;
@@ -59,6 +58,8 @@ impl Live {
             name: stored.machine_name.clone(),
             source: host(stored.source),
             target: host(stored.target),
+            target_address: row(stored.target).and_then(|row| row.peer_address()).map(Into::into),
+            borrower: at.or(stored.compute).map(host),
             // What is under way knows its own tests.
             standing: stored.standing(Tests::default()),
             recovery: stored.failover.recovery,
@@ -79,9 +80,13 @@ fn database_fault(doing: &str, error: &DatabaseError) -> Fault {
 }
 
 impl World for Live {
-    fn look(&self, id: ProtectionId) -> BoxFuture<'_, Result<Protected, Fault>> {
+    fn look(
+        &self,
+        id: ProtectionId,
+        at: Option<HostId>,
+    ) -> BoxFuture<'_, Result<Protected, Fault>> {
         async move {
-            let found = self.find(id).await;
+            let found = self.find(id, at).await;
             found.map_err(|error| database_fault(&format!("look at protection {id}"), &error))
         }
         .boxed()
@@ -135,7 +140,7 @@ impl World for Live {
                 let advice = "It is tried again by itself; or reverse by hand: lifeboat reverse.";
                 Fault::new(Code::Internal.as_str(), doing, cause, advice)
             };
-            let machine = self.look(order.protection()).await?;
+            let machine = self.look(order.protection(), None).await?;
             let doing = format!("order the reversal of machine {}", machine.name);
             let Some(engine) = self.engine.get() else {
                 return Err(failed(doing, "the engine is only starting".into()));

@@ -57,6 +57,11 @@ pub struct Protected {
     pub source: Host,
     /// The host that keeps its points.
     pub target: Host,
+    /// Where that one's agent listens for others.
+    pub target_address: Option<String>,
+    /// The host on which it is made of a point, if that is another one: which is lent
+    /// the point then.
+    pub borrower: Option<Host>,
     /// Where it stands.
     pub standing: Standing,
     /// What it was made of at the target.
@@ -70,6 +75,14 @@ pub struct Protected {
     /// Whether it ran at the source when that was last seen; none if nobody
     /// knows.
     pub ran: Option<bool>,
+}
+
+impl Protected {
+    /// The host on which the machine is made of a point, and runs then.
+    #[must_use]
+    pub fn compute(&self) -> &Host {
+        self.borrower.as_ref().unwrap_or(&self.target)
+    }
 }
 
 /// A host, for commands and for messages.
@@ -100,8 +113,10 @@ impl From<NotGiven> for Failure {
 
 /// What runbooks change.
 pub trait World: Any + Send + Sync {
-    /// A protected machine as it is now.
-    fn look(&self, id: ProtectionId) -> BoxFuture<'_, Result<Protected, Fault>>;
+    /// A protected machine as it is now; `at` is where a job is to make it, if that
+    /// is not for the failover at hand to say.
+    fn look(&self, id: ProtectionId, at: Option<HostId>)
+    -> BoxFuture<'_, Result<Protected, Fault>>;
 
     /// Has something happen to it; durable on return.
     fn happen<'a>(

@@ -1,6 +1,6 @@
 //! What is ordered of a failover, and what its steps put down for later ones.
 
-use domain::id::ProtectionId;
+use domain::id::{HostId, ProtectionId};
 use jobs::Key;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -52,6 +52,10 @@ pub struct Order {
     /// the machine ran before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Uuid>,
+    /// The host on which the machine is made, if it is not the one that keeps its
+    /// points.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Uuid>,
 }
 
 /// A test.
@@ -121,6 +125,7 @@ impl Order {
             former: None,
             reversal: None,
             to: None,
+            at: None,
         }
     }
 
@@ -128,6 +133,13 @@ impl Order {
     #[must_use]
     pub const fn protection(&self) -> ProtectionId {
         ProtectionId::new(self.protection)
+    }
+
+    /// The host on which the machine is made, if another than the one that keeps its
+    /// points was asked for.
+    #[must_use]
+    pub fn at(&self) -> Option<HostId> {
+        self.at.map(HostId::new)
     }
 
     /// Whether the machine goes on at the target with what it was made of before.

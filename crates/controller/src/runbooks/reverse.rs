@@ -60,6 +60,12 @@ impl Step<ReverseReplicate> for Turn {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
+        if let Some(borrower) = &machine.borrower {
+            cx.warn(format!(
+                "the points of {} that are left at {} are not kept by {}; remove them when you need them no more",
+                machine.name, machine.target.name, borrower.name
+            ));
+        }
         if machine.standing.state != State::ReverseReplicating {
             let event = Event::Asked(Operation::ReverseReplicate);
             let along = Along::Turn(order.to.map(HostId::new));

@@ -1,4 +1,4 @@
-//! Every runbook, rehearsed against two simulated sides with everything going
+//! Every runbook, rehearsed against simulated hosts with everything going
 //! wrong that can: each step failing, crashing, repeated and cancelled at each
 //! of its awaits, each undo too. At no moment does the machine run twice.
 
@@ -39,7 +39,7 @@ struct Made {
     alone: bool,
 }
 
-/// One side, as its agent has it.
+/// One host, as its agent has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct There {
     /// The highest epoch that it saw, and whether it is its own.
@@ -49,7 +49,12 @@ struct There {
     made: BTreeMap<Uuid, Made>,
     /// Whether its disks became a point, and whether that is held.
     adopted: Option<bool>,
+    /// Points that it has lent, by the recovery, and to whom.
+    lent: BTreeMap<Uuid, HostId>,
 }
+
+/// The third host, which is of the target's site.
+const ELSEWHERE: usize = 2;
 
 impl There {
     fn runs(&self) -> bool {
@@ -65,10 +70,13 @@ struct Scene {
     unsent: bool,
     /// The job that was asked to reverse.
     reversal: Option<JobId>,
-    sides: [There; 2],
+    /// The host on which the machine is made, if that is not the target's.
+    compute: Option<HostId>,
+    /// Home, away, and elsewhere.
+    sides: [There; 3],
 }
 
-/// Two sides and what the controller has written down.
+/// Hosts and what the controller has written down.
 struct Simulation(Mutex<Scene>);
 
 impl Simulation {
@@ -89,6 +97,10 @@ fn host(side: Side) -> Host {
     Host { id: HostId::new(Uuid::from_u128(id)), name: name.into() }
 }
 
+fn elsewhere() -> Host {
+    Host { id: HostId::new(Uuid::from_u128(3)), name: "kvm3".into() }
+}
+
 fn refused(cause: &str) -> NotGiven {
     NotGiven::Failed(Fault::new("LB9001", "act", cause, "Mend it."))
 }
@@ -96,6 +108,17 @@ fn refused(cause: &str) -> NotGiven {
 impl Scene {
     /// What an agent does.
     fn act(&mut self, at: usize, work: &Work) -> Result<Answer, NotGiven> {
+        let is_lent =
+            |id: &Uuid| self.sides[1].lent.get(id).is_some_and(|to| *to == elsewhere().id);
+        match work {
+            Work::Define(wish) if (at == ELSEWHERE) != wish.keeper.is_some() => {
+                return Err(refused("it looks for the point at the wrong host"));
+            }
+            Work::Define(wish) if wish.keeper.is_some() && !is_lent(&wish.id) => {
+                return Err(refused("the point was not lent"));
+            }
+            _ => {}
+        }
         let there = &mut self.sides[at];
         let mut heed = |epoch: u64, ours: bool| {
             if epoch < there.known.0 || (epoch == there.known.0 && ours && !there.known.1) {
@@ -169,6 +192,14 @@ impl Scene {
                 Answer::Weight { bytes: 1, taken_bytes: 1, written_bytes: None, unusable: None }
             }
             Work::HoldPoint { point: number, .. } => Answer::Point { point: point(*number) },
+            Work::Lend(loan) => {
+                there.lent.insert(loan.recovery, loan.to);
+                Answer::Done
+            }
+            Work::EndLoan { recovery, .. } => {
+                there.lent.remove(recovery);
+                Answer::Done
+            }
         })
     }
 }
@@ -179,15 +210,18 @@ fn point(number: u32) -> PointMark {
 }
 
 impl World for Simulation {
-    fn look(&self, _: ProtectionId) -> BoxFuture<'_, Result<Protected, Fault>> {
+    fn look(&self, _: ProtectionId, at: Option<HostId>) -> BoxFuture<'_, Result<Protected, Fault>> {
         async move {
             yield_now().await;
             let scene = self.scene();
+            let borrower = at.or(scene.compute).map(|id| Host { id, ..elsewhere() });
             Ok(Protected {
                 machine: MachineUuid::new(Uuid::from_u128(7)),
                 name: "web".into(),
                 source: host(scene.standing.source),
                 target: host(scene.standing.target()),
+                target_address: Some("192.0.2.2:7444".into()),
+                borrower,
                 standing: scene.standing,
                 recovery: scene.recovery,
                 at_commit: (None, PointsAtCommit::Dropped),
@@ -218,7 +252,11 @@ impl World for Simulation {
                 match along {
                     Along::Nothing => {}
                     Along::Recovery(recovery) => scene.recovery = recovery,
+                    Along::Compute(host) => scene.compute = Some(host),
                     Along::Turn(_) => (scene.recovery, scene.held) = (None, true),
+                }
+                if after.state == State::Protected {
+                    scene.compute = None;
                 }
                 after
             };
@@ -268,7 +306,8 @@ impl World for Simulation {
     ) -> BoxFuture<'a, Result<Answer, NotGiven>> {
         async move {
             yield_now().await;
-            let at = usize::from(*to == host(Side::Away));
+            let at = [host(Side::Home), host(Side::Away), elsewhere()];
+            let at = at.iter().position(|known| known == to).expect("a known host");
             let answer = self.scene().act(at, &work)?;
             yield_now().await;
             Ok(answer)
@@ -288,14 +327,9 @@ struct Rehearsed<R> {
 
 /// What is to be the same after a job that was disturbed: not the epoch, which
 /// each way back raises.
-type Seen = (
-    State,
-    Side,
-    Option<Uuid>,
-    bool,
-    Option<JobId>,
-    [(bool, BTreeMap<Uuid, Made>, Option<bool>); 2],
-);
+type Seen = (State, Side, Option<Uuid>, bool, Option<JobId>, Option<HostId>, [SeenThere; 3]);
+
+type SeenThere = (bool, BTreeMap<Uuid, Made>, Option<bool>, BTreeMap<Uuid, HostId>);
 
 impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
     type Runbook = R;
@@ -315,15 +349,15 @@ impl<R: Runbook<State = Order, World = dyn World>> Rehearsal for Rehearsed<R> {
 
     fn see(&self, world: &dyn World) -> Seen {
         let scene = seen(world);
-        let sides = scene.sides.map(|there| (there.runs(), there.made, there.adopted));
-        let held = scene.held;
-        (scene.standing.state, scene.standing.source, scene.recovery, held, scene.reversal, sides)
+        let sides = scene.sides.map(|there| (there.runs(), there.made, there.adopted, there.lent));
+        let Standing { state, source, .. } = scene.standing;
+        (state, source, scene.recovery, scene.held, scene.reversal, scene.compute, sides)
     }
 
     fn holds(&self, world: &dyn World) -> Result<(), String> {
         let scene = seen(world);
         if scene.sides.iter().filter(|there| there.runs()).count() > 1 {
-            return Err(format!("the machine runs on both sides: {:?}", scene.sides));
+            return Err(format!("the machine runs twice: {:?}", scene.sides));
         }
         if scene.sides.iter().any(|there| there.adopted.is_some_and(|held| held != scene.unsent)) {
             return Err(format!("what a lost side has is not held: {:?}", scene.sides));
@@ -372,7 +406,8 @@ fn protected() -> Scene {
         held: false,
         unsent: false,
         reversal: None,
-        sides: [home, away],
+        compute: None,
+        sides: [home, away, There::default()],
     }
 }
 
@@ -391,7 +426,8 @@ fn failed_over() -> Scene {
         held: false,
         unsent: false,
         reversal: None,
-        sides: [home, away],
+        compute: None,
+        sides: [home, away, There::default()],
     }
 }
 
@@ -426,6 +462,30 @@ fn an_unplanned_failover_never_runs_twice_and_can_always_be_taken_back() {
     passes(|| unplanned::UnplannedFailover, protected(), order(), false);
 }
 
+#[test]
+fn at_another_host_than_its_points_it_is_as_at_theirs() {
+    let at = Some(elsewhere().id.uuid());
+    let until = OffsetDateTime::UNIX_EPOCH + time::Duration::days(14);
+    let test = Some(TestOrder { name: "web-test".into(), uuid: Uuid::from_u128(9), until });
+    passes(|| test::TestFailover, protected(), Order { test, at, ..order() }, false);
+    let planned = Order { shut_down_seconds: Some(300), at, ..order() };
+    passes(|| planned::PlannedFailover, protected(), planned, false);
+    passes(|| unplanned::UnplannedFailover, protected(), Order { at, ..order() }, false);
+    passes(|| change_point::ChangePoint, failed_over_elsewhere(), order(), true);
+    passes(|| commit::Commit, failed_over_elsewhere(), order(), true);
+    passes(|| undo::UndoFailover, failed_over_elsewhere(), order(), true);
+}
+
+/// Runs at another host than its points are at, and waits to be committed.
+fn failed_over_elsewhere() -> Scene {
+    let mut scene = failed_over();
+    scene.sides.swap(1, ELSEWHERE);
+    scene.sides[1].known = (1, false);
+    scene.sides[1].lent.insert(FORMER, elsewhere().id);
+    scene.compute = Some(elsewhere().id);
+    scene
+}
+
 /// The source was lost while the machine returned to it, and the job was abandoned:
 /// before the target was fenced, or after.
 fn returning(phase: Return) -> Scene {
@@ -453,7 +513,7 @@ fn a_return_that_lost_its_source_is_given_up_with_what_the_target_wrote_or_from_
         let rehearsed = Arc::new(Rehearsed { runbook, scene, order: nowhere, forward: false });
         let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
         assert!(matches!(played.end, jobs::End::FailedAndUndone { .. }), "{:?}", played.end);
-        let (state, _, recovery, .., [home, away]) = played.after;
+        let (state, _, recovery, .., [home, away, _]) = played.after;
         assert_eq!((state, recovery), (State::Protected, None));
         assert_eq!((home.0, away.0, away.1.len()), (true, false, 0));
     }
@@ -465,7 +525,7 @@ fn goes_to_target(scene: Scene, order: Order, wanted: Uuid) {
     let rehearsed = Arc::new(Rehearsed { runbook, scene, order, forward: false });
     let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
     assert_eq!((played.end, played.broken), (jobs::End::Succeeded, None));
-    let (state, _, recovery, _, _, [home, away]) = played.after;
+    let (state, _, recovery, .., [home, away, _]) = played.after;
     assert!(matches!(state, State::CommitPending { .. }), "{state:?}");
     assert_eq!(recovery, Some(wanted));
     assert_eq!((home.0, away.0), (false, true));

@@ -5,7 +5,8 @@ use domain::failover::{Event, Fenced, Kind, Operation, Phase, Return, Standing, 
 use jobs::{
     Context, Failure, Fault, OnFailure, Outcome, Resumer, Retry, Runbook, Step, Table, Undo, Wait,
 };
-use wire::command::{Answer, Purpose, Recovery, Work};
+use uuid::Uuid;
+use wire::command::{Answer, Lender, Loan, Purpose, Recovery, Work};
 use wire::replication::PointMark;
 
 use super::order::{Alive, Chosen, Order, PointWish};
@@ -59,7 +60,7 @@ pub(super) async fn give(cx: &Cx, host: &Host, work: Work) -> Result<Answer, Not
 }
 
 pub(super) async fn look(order: &Order, cx: &Cx) -> Result<Protected, Failure> {
-    Ok(cx.world().look(order.protection()).await?)
+    Ok(cx.world().look(order.protection(), order.at()).await?)
 }
 
 pub(super) async fn happen(order: &Order, cx: &Cx, event: Event) -> Result<Standing, Failure> {
@@ -97,7 +98,11 @@ impl<R: OfMachine> Step<R> for Begin {
         order.ran = machine.ran.unwrap_or(true);
         order.former = machine.recovery;
         if !is_under_way(self.0, machine.standing.state) {
-            happen(order, cx, Event::Asked(self.0)).await?;
+            let along = match order.at() {
+                Some(host) if order.test.is_none() => Along::Compute(host),
+                _ => Along::Nothing,
+            };
+            happen_along(order, cx, Event::Asked(self.0), along).await?;
         }
         Ok(Outcome::Done)
     }
@@ -159,7 +164,7 @@ impl<R: OfMachine> Undo<R> for RunAtSource {
                 }
                 // What a return was to drop.
                 if let Some(recovery) = machine.recovery {
-                    give(cx, &machine.target, Work::Discard { recovery }).await?;
+                    discard(cx, &machine, recovery).await?;
                 }
                 happen_along(order, cx, Event::SourceRuns, Along::Recovery(None)).await?;
             }
@@ -276,7 +281,7 @@ pub(super) async fn fence_target(order: &Order, cx: &Cx) -> Result<(), Failure> 
     };
     let epoch = machine.standing.epoch;
     let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
-    give(cx, &machine.target, work).await?;
+    give(cx, machine.compute(), work).await?;
     happen(order, cx, Event::TargetFenced(Fenced::Acknowledged(epoch))).await?;
     Ok(())
 }
@@ -333,10 +338,43 @@ impl<R: OfMachine> Step<R> for DiscardFormer {
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
         if let Some(recovery) = order.former.filter(|_| !order.goes_on_with_former()) {
-            give(cx, &machine.target, Work::Discard { recovery }).await?;
+            discard(cx, &machine, recovery).await?;
         }
         Ok(Outcome::Done)
     }
+}
+
+/// Takes away what was made of a point; where that was lent, it is returned.
+pub(super) async fn discard(cx: &Cx, machine: &Protected, recovery: Uuid) -> Result<(), NotGiven> {
+    give(cx, machine.compute(), Work::Discard { recovery }).await?;
+    if machine.borrower.is_some() {
+        let work = Work::EndLoan { recovery, drop_points: false };
+        give(cx, &machine.target, work).await?;
+    }
+    Ok(())
+}
+
+/// Has the point lent that a machine at another host is to be made of; by whom.
+async fn borrow(
+    order: &Order,
+    cx: &Cx,
+    machine: &Protected,
+    point: u32,
+) -> Result<Option<Lender>, Failure> {
+    let Some(borrower) = &machine.borrower else { return Ok(None) };
+    let Host { id: host, name } = machine.target.clone();
+    let address = machine.target_address.clone().ok_or_else(|| {
+        Failure::Passing(Fault::new(
+            domain::fault::Code::SideNotReachable.as_str(),
+            format!("have host {name} lend a point to {}", borrower.name),
+            "its agent has not told where it listens for others".to_owned(),
+            "Bring it back; see: lifeboat host list.",
+        ))
+    })?;
+    let (recovery, protection, to) = (order.recovery, order.protection(), borrower.id);
+    let loan = Loan { recovery, protection, point, to };
+    give(cx, &machine.target, Work::Lend(loan)).await?;
+    Ok(Some(Lender { host, name, address }))
 }
 
 /// The machine is defined at the target, from the point.
@@ -370,10 +408,11 @@ impl<R: OfMachine> Step<R> for Define {
             purpose,
             nics: order.nics.clone(),
             same_networks: order.same_networks,
+            keeper: borrow(order, cx, &machine, chosen.point).await?,
         };
-        match give(cx, &machine.target, Work::Define(Box::new(recovery))).await? {
+        match give(cx, machine.compute(), Work::Define(Box::new(recovery))).await? {
             Answer::Defined { remarks } => remarks.into_iter().for_each(|remark| cx.warn(remark)),
-            other => return Err(nonsense(&machine.target, &other)),
+            other => return Err(nonsense(machine.compute(), &other)),
         }
         Ok(Outcome::Done)
     }
@@ -392,8 +431,7 @@ impl<R: OfMachine> Undo<R> for Discard {
             return Ok(());
         }
         let machine = look(order, cx).await?;
-        give(cx, &machine.target, Work::Discard { recovery: order.recovery }).await?;
-        Ok(())
+        Ok(discard(cx, &machine, order.recovery).await?)
     }
 }
 
@@ -407,7 +445,7 @@ impl<R: OfMachine> Step<R> for Start {
         let machine = look(order, cx).await?;
         let epoch = order.test.is_none().then(|| machine.standing.epoch.number());
         let work = Work::StartRecovered { recovery: order.recovery, epoch };
-        give(cx, &machine.target, work).await?;
+        give(cx, machine.compute(), work).await?;
         Ok(Outcome::Done)
     }
 }
@@ -420,7 +458,7 @@ impl<R: OfMachine> Undo<R> for Stop {
 
     async fn undo(&self, order: &mut Order, cx: &Cx) -> Result<(), Failure> {
         let machine = look(order, cx).await?;
-        give(cx, &machine.target, Work::StopRecovered { recovery: order.recovery }).await?;
+        give(cx, machine.compute(), Work::StopRecovered { recovery: order.recovery }).await?;
         Ok(())
     }
 }
@@ -434,9 +472,9 @@ impl<R: OfMachine> Step<R> for AwaitLife {
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
         let work = Work::AwaitLife { recovery: order.recovery, within_seconds: LIFE_SECONDS };
-        match give(cx, &machine.target, work).await? {
+        match give(cx, machine.compute(), work).await? {
             Answer::Alive { by, after_ms } => order.alive = Some(Alive { by, after_ms }),
-            other => return Err(nonsense(&machine.target, &other)),
+            other => return Err(nonsense(machine.compute(), &other)),
         }
         Ok(Outcome::Done)
     }

@@ -14,7 +14,7 @@ use wire::command::Work;
 
 use super::World;
 use super::order::Order;
-use super::steps::{Begin, fence_target, give, happen_along, look};
+use super::steps::{Begin, discard, fence_target, give, happen_along, look};
 use crate::database::failover::Along;
 
 const GOES_ON: &str = "a return goes on until it is done";
@@ -70,7 +70,7 @@ impl Step<UndoFailover> for DiscardAtTarget {
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
         if let Some(recovery) = machine.recovery {
-            give(cx, &machine.target, Work::Discard { recovery }).await?;
+            discard(cx, &machine, recovery).await?;
         }
         Ok(Outcome::Done)
     }

@@ -37,6 +37,7 @@
 //! | what an operator may do, and why not | [`operation`] |
 //! | epochs, fences, what an agent that returns may start | [`fence`] |
 //! | where it stands once its job is lost | [`orphan`] |
+//! | whether it may be made at another host than its points are | [`elsewhere`] |
 //! | how much a reversal is expected to send | [`estimate`] |
 //! | which kinds of failover there are between which kinds of places | [`route`] |
 //!
@@ -45,6 +46,7 @@
 //! tests, with lost sites, cut links, crashes and stale commands, within the
 //! bounds that are stated there.
 
+pub mod elsewhere;
 pub mod estimate;
 #[cfg(test)]
 mod exploration;

@@ -132,6 +132,7 @@ pub(super) async fn recover(config: &Config, wish: &Wish, json: bool) -> Result<
         same_networks: purpose == Purpose::Production,
         purpose,
         nics: wish.network.clone(),
+        keeper: None,
     };
     let defined = ask(&mut client, json, Work::Define(Box::new(recovery))).await;
     let remarks = match defined {

@@ -2,6 +2,8 @@
 //! controller, through deaths of the agent, and never on two sides.
 
 use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ::agent::commands::control::Client;
@@ -19,6 +21,9 @@ const SOON: Duration = Duration::from_secs(60);
 const AWAY: Duration = Duration::from_secs(4);
 const BACK: &str = "018f0000-0000-7000-8000-000000000002";
 const RECOVERED: &str = "/var/lib/lifeboat/recovered";
+/// Where libvirt keeps the variables of the machine's firmware.
+const VARIABLES: &str = "/var/lib/libvirt/qemu/nvram/web_VARS.fd";
+const MARK: &[u8] = b"set by its owner";
 
 #[tokio::test]
 async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
@@ -28,9 +33,10 @@ async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
     }
     let lab = Lab::start(STORY).await?;
     let Deployment { mut controller, mut east, mut west } = Deployment::start(&lab).await?;
-    let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50);
+    let web = guest("web").disk(64.mib()).disk(32.mib()).workload(50).overwrite(1, 512, 50).uefi();
     let web = lab.east().boot(web).await?;
     let machine = uuid_of(&web).await?;
+    mark_variables(&lab.east().outside(VARIABLES))?;
     controller.stop().await?;
     replicate_alone(&lab, &mut east, &mut west, &web).await?;
     let points = Points::at(lab.west());
@@ -63,6 +69,8 @@ async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
     ensure!(found.is_clean() && found.last == saved, "{found}, and the point has {saved}");
     ensure!(uuid_of(&web).await? == machine, "it has another UUID");
     let west_folder = lab.west().outside(RECOVERED);
+    let own = fs::read_dir(&west_folder)?.next().context("its folder")??.path();
+    ensure!(fs::read(own.join("qemu/nvram.fd"))?.ends_with(MARK), "the variables of its firmware");
 
     // The agent dies under it: its reads wait, and go on.
     let read_all = "echo 3 > /proc/sys/vm/drop_caches; cat /dev/vda /dev/vdb > /dev/null";
@@ -94,6 +102,13 @@ async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
     drop(east);
     west.stop().await?;
     lab.stop().await
+}
+
+/// Leaves a mark among the variables of a firmware, at a place that has none.
+fn mark_variables(file: &Path) -> Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(file)?;
+    file.seek(SeekFrom::End(-(MARK.len() as i64)))?;
+    Ok(file.write_all(MARK)?)
 }
 
 async fn a_test_beside_it_leaves_nothing_behind(

@@ -16,6 +16,7 @@ use super::access::Access;
 use super::calm::{Calm, Cutting, Silence};
 use super::cut::{CheckpointName, Cut, CutRequest, Hold, PREFIX};
 use super::error::CaptureError;
+use super::firmware::with_variables;
 use super::folder::Folder;
 use super::freeze::Freezer;
 use super::off::Off;
@@ -153,6 +154,7 @@ impl Work {
         let (hold, held) = Hold::new(number);
         let look = |subject: &Subject| Ok((subject.is_active()?, subject.inactive_xml()?));
         let (active, configuration) = self.access().ask("look at the state", look).await?;
+        let configuration = with_variables(configuration).await;
         if active {
             let standing = self.running.cut(&request, held).await?;
             if let Some((checkpoint, files)) = &standing.left_behind {

@@ -30,6 +30,7 @@ mod access;
 pub mod calm;
 pub mod cut;
 pub mod error;
+pub mod firmware;
 mod folder;
 mod freeze;
 pub mod machine;

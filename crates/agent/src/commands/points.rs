@@ -15,6 +15,7 @@ use wire::command::Answer;
 use wire::replication::{Hold, Progress};
 
 use super::work::Means;
+use crate::capture::firmware::with_variables;
 use crate::capture::{Capture as _, machine};
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::{Operator, Power};
@@ -122,7 +123,8 @@ pub(super) async fn adopt(
         machine::open(&means.hypervisor, machine, settings).await.map_err(of_capture)?;
     capture.forget().await.map_err(of_capture)?;
     drop(capture);
-    let wish = spawn_blocking(move || wish(images, xml)).await;
+    let configuration = with_variables(xml).await;
+    let wish = spawn_blocking(move || wish(images, configuration)).await;
     let wish = wish.map_err(|error| Fault::internal(&doing, &error))?;
     let wish = wish.map_err(|cause| image_unreadable(&doing, cause))?;
     let adopted = keeper.adopt(wish, hold);
@@ -148,14 +150,14 @@ pub(super) fn images(doing: &str, xml: &str) -> Result<Vec<(PathBuf, ImageKind)>
 }
 
 /// Blocks while it looks at files.
-fn wish(images: Vec<(PathBuf, ImageKind)>, xml: String) -> Result<Wish, String> {
+fn wish(images: Vec<(PathBuf, ImageKind)>, configuration: String) -> Result<Wish, String> {
     let paths: Vec<PathBuf> = images.iter().map(|(path, _)| path.clone()).collect();
     let mut wish = Wish::of_images(&paths, Some(ImageKind::Raw), None)
         .map_err(|error| domain::fault::chain(&error))?;
     for (disk, (_, kind)) in wish.disks.iter_mut().zip(images) {
         disk.kind = kind;
     }
-    wish.facts.configuration = xml.into_bytes();
+    wish.facts.configuration = configuration.into_bytes();
     Ok(wish)
 }
 

@@ -237,6 +237,9 @@ impl Recoveries {
         };
         let made = recover(&wish, &host, &|path: &Path| path.exists());
         let made = made.map_err(|error| unfit(doing, &error))?;
+        if let Some(variables) = &made.variables {
+            folder.put_variables(variables, owner)?;
+        }
         // Before libvirt can start it.
         self.serve(&record).await?;
         let (xml, machine) = (made.xml, record.machine());

@@ -126,6 +126,14 @@ impl Folder {
         owned.map_err(|error| unusable("give QEMU", &overlay, &error))
     }
 
+    /// Puts the variables of its firmware where QEMU finds them.
+    pub(super) fn put_variables(&self, bytes: &[u8], owner: Option<Owner>) -> Result<(), Fault> {
+        let file = self.nvram();
+        let put =
+            fs::write(&file, bytes).and_then(|()| owner.map_or(Ok(()), |owner| owner.own(&file)));
+        put.map_err(|error| unusable("write", &file, &error))
+    }
+
     /// Removes everything. No mistake when nothing is there.
     pub(super) fn remove(&self) -> Result<(), Fault> {
         match fs::remove_dir_all(&self.own) {

@@ -29,6 +29,7 @@ use crate::capture::{
     Base, Capture, CaptureError, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
 };
 use crate::hypervisor::libvirt::xml::recovered::without_disks;
+use crate::hypervisor::libvirt::xml::variables;
 
 /// In what portions a copy goes.
 #[derive(Debug, Clone, Copy)]
@@ -340,8 +341,9 @@ impl<C: Capture> Round<'_, C> {
     fn seal_of(&self, cut: &Cut) -> Seal {
         // A machine that is made of the point has the point's disks alone.
         let excluded = self.duty.excluded_disks.iter().cloned().collect();
-        let configuration = match without_disks(&cut.configuration, &excluded) {
-            Ok(configuration) if !self.duty.excluded_disks.is_empty() => configuration,
+        let (xml, behind) = variables::split(&cut.configuration);
+        let configuration = match without_disks(xml, &excluded) {
+            Ok(fewer) if !self.duty.excluded_disks.is_empty() => format!("{fewer}{behind}"),
             _ => cut.configuration.clone(),
         };
         Seal {

@@ -49,11 +49,17 @@ pub(super) fn domain(spec: &GuestSpec, acceleration: Acceleration) -> String {
         Acceleration::Emulated => "qemu",
     };
     let Board { arch, machine, .. } = BOARD;
+    let (firmware, features) = match spec.uefi {
+        true => {
+            (" firmware='efi'", "<firmware><feature enabled='no' name='secure-boot'/></firmware>")
+        }
+        false => ("", ""),
+    };
     format!(
         "<domain type='{kind}'>\
          <name>{name}</name><uuid>{uuid}</uuid>\
          <memory unit='MiB'>{memory}</memory><vcpu>{processors}</vcpu>\
-         <os><type arch='{arch}' machine='{machine}'>hvm</type>\
+         <os{firmware}><type arch='{arch}' machine='{machine}'>hvm</type>{features}\
          <kernel>{KERNEL}</kernel><initrd>{INITRD}</initrd>\
          <cmdline>{command_line}</cmdline></os>\
          <features><acpi/></features>{cpu}\

@@ -30,6 +30,7 @@ pub fn guest(name: &str) -> GuestSpec {
         workload: None,
         overwrite: None,
         check_filesystems: true,
+        uefi: false,
     }
 }
 
@@ -47,6 +48,7 @@ pub struct GuestSpec {
     pub(super) workload: Option<u32>,
     pub(super) overwrite: Option<Overwrite>,
     pub(super) check_filesystems: bool,
+    pub(super) uefi: bool,
 }
 
 /// What disks are attached to.
@@ -105,6 +107,12 @@ impl Nic {
 }
 
 impl GuestSpec {
+    /// Has UEFI for its firmware, whose variables are in a file of their own.
+    pub fn uefi(mut self) -> Self {
+        self.uefi = true;
+        self
+    }
+
     /// Adds a qcow2 disk of that many bytes. The guest formats it.
     pub fn disk(self, bytes: u64) -> Self {
         self.disk_as(bytes, Format::Qcow2)

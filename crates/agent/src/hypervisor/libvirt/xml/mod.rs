@@ -15,6 +15,7 @@ pub mod network;
 pub mod pool;
 pub mod recovered;
 mod tree;
+pub mod variables;
 
 /// XML of libvirt's that makes no sense to us.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::XmlError;
 use super::tree::Element;
+use super::{XmlError, variables};
 
 mod devices;
 mod disks;
@@ -60,6 +60,9 @@ pub struct Host {
 pub struct Recovered {
     /// For libvirt to define.
     pub xml: String,
+    /// What is to be in the file with its UEFI variables before it starts; libvirt
+    /// makes fresh ones without.
+    pub variables: Option<Vec<u8>>,
     /// What is otherwise than at the source, in words.
     pub remarks: Vec<String>,
 }
@@ -116,11 +119,13 @@ pub fn recover(
     if let Some((name, uuid)) = wish.alias {
         rename(&mut domain, name, uuid);
     }
-    platform::adapt(&mut domain, host, wish.nvram, exists, &mut remarks)?;
+    let carried = variables::of(wish.configuration);
+    let flash = platform::Flash { nvram: wish.nvram, carried };
+    let variables = platform::adapt(&mut domain, host, flash, exists, &mut remarks)?;
     let devices = domain.child_mut("devices").ok_or(Unfit::NoMachine)?;
     disks::replace(devices, wish.disks, &mut remarks)?;
     devices::adapt(devices, wish, &old_name, exists, &mut remarks)?;
-    Ok(Recovered { xml: domain.to_string(), remarks })
+    Ok(Recovered { xml: domain.to_string(), variables, remarks })
 }
 
 fn read(configuration: &str) -> Result<Element, Unfit> {
@@ -227,6 +232,39 @@ mod tests {
         };
         let refused = recover(&wish, &Host::default(), &|_| true);
         assert_eq!(refused, Err(Unfit::Disks { disks: 2, told: 1 }));
+    }
+
+    #[test]
+    fn variables_of_firmware_go_along_where_the_firmware_is_the_same() {
+        let of = |os: &str, variables: Result<&[u8], &str>| {
+            let os = format!("<os{os}</os>");
+            let xml = format!("<domain>{os}<devices/></domain>");
+            made(&variables::with(&xml, variables), None).unwrap()
+        };
+        let bytes: &[u8] = b"BootOrder";
+        let efi = |loader: &str| {
+            format!(
+                " firmware='efi'><firmware><feature name='x'/></firmware>\
+                 <loader type='pflash'>{loader}</loader>\
+                 <nvram template='/t.fd' format='raw'>/v.fd</nvram>"
+            )
+        };
+        let same = of(&efi("/here/OVMF.fd"), Ok(bytes));
+        assert_eq!(same.variables.as_deref(), Some(bytes));
+        assert_eq!(same.remarks, [""; 0]);
+        let os = "<os><loader type='pflash'>/here/OVMF.fd</loader>\
+                  <nvram format='raw'>/recovered/nvram.fd</nvram></os>";
+        assert!(same.xml.contains(os), "{}", same.xml);
+        // Chosen anew; of another the variables may have another size.
+        let other = of(&efi("/there/OVMF.fd"), Ok(bytes));
+        assert_eq!(other.variables, None);
+        assert!(other.remarks[0].contains("/there/OVMF.fd"), "{:?}", other.remarks);
+        assert!(other.xml.contains("<os firmware='efi'>"), "{}", other.xml);
+        let untold = of(" firmware='efi'>", Ok(bytes));
+        assert_eq!(untold.variables.as_deref(), Some(bytes));
+        let unread = of(&efi("/here/OVMF.fd"), Err("/v.fd: permission denied"));
+        assert_eq!(unread.variables, None);
+        assert!(unread.remarks[0].contains("permission denied"), "{:?}", unread.remarks);
     }
 
     #[test]

@@ -4,22 +4,24 @@
 use std::path::Path;
 
 use super::super::tree::Element;
+use super::super::variables::Variables;
 use super::{Host, Unfit};
 
 pub(super) fn adapt(
     domain: &mut Element,
     host: &Host,
-    nvram: &str,
+    flash: Flash<'_>,
     exists: &dyn Fn(&Path) -> bool,
     remarks: &mut Vec<String>,
-) -> Result<(), Unfit> {
+) -> Result<Option<Vec<u8>>, Unfit> {
+    let mut variables = None;
     if domain.attribute("type") == Some("kvm") && !host.kvm {
         domain.set("type", "qemu");
         remarks.push("this host has no KVM: the machine is emulated, and slow".into());
     }
     if let Some(os) = domain.child_mut("os") {
         machine_type(os, host, remarks);
-        firmware(os, nvram, exists, remarks)?;
+        variables = firmware(os, flash, exists, remarks)?;
         for name in ["kernel", "initrd", "dtb"] {
             let file = os.child(name).map(Element::text).unwrap_or_default();
             if !file.is_empty() && !exists(Path::new(&file)) {
@@ -41,7 +43,7 @@ pub(super) fn adapt(
     if domain.inside.len() < before {
         remarks.push("labels for SELinux or AppArmor are this host's own".into());
     }
-    Ok(())
+    Ok(variables)
 }
 
 fn machine_type(os: &mut Element, host: &Host, remarks: &mut Vec<String>) {
@@ -63,38 +65,72 @@ fn machine_type(os: &mut Element, host: &Host, remarks: &mut Vec<String>) {
     }
 }
 
+/// The flash with the variables of UEFI firmware.
+pub(super) struct Flash<'a> {
+    /// Where they go.
+    pub nvram: &'a str,
+    /// What the point has of them.
+    pub carried: Variables,
+}
+
+/// What goes into the flash; fresh ones of the firmware without.
 fn firmware(
     os: &mut Element,
-    nvram: &str,
+    flash: Flash<'_>,
     exists: &dyn Fn(&Path) -> bool,
     remarks: &mut Vec<String>,
-) -> Result<(), Unfit> {
-    let mut has_variables = false;
-    if os.attribute("firmware").is_some() {
-        // Chosen anew among what this host has.
-        has_variables = os.attribute("firmware") == Some("efi");
-        os.remove("loader");
-        os.remove("nvram");
-    } else if let Some(loader) = os.child("loader") {
-        let file = loader.text();
-        if !file.is_empty() && !exists(Path::new(&file)) {
-            return Err(Unfit::File(file));
+) -> Result<Option<Vec<u8>>, Unfit> {
+    let loader = os.child("loader").map(Element::text).unwrap_or_default();
+    let is_here = !loader.is_empty() && exists(Path::new(&loader));
+    let chosen_by_libvirt = os.attribute("firmware").map(|kind| kind == "efi");
+    let has_variables = match chosen_by_libvirt {
+        Some(is_efi) => is_efi,
+        None if loader.is_empty() => false,
+        None if !is_here => return Err(Unfit::File(loader)),
+        None => os.child("nvram").is_some(),
+    };
+    let format = os.of_child("nvram", "format").map(ToOwned::to_owned);
+    let template = os.of_child("nvram", "template").map(ToOwned::to_owned);
+    let mut nvram = Element::new("nvram");
+    nvram.set_text(flash.nvram);
+    let fresh = |why: &str, remarks: &mut Vec<String>| {
+        remarks.push(format!(
+            "the variables of its UEFI firmware {why}: it starts with fresh ones, and boots what its disks offer"
+        ));
+        None
+    };
+    let carried = match flash.carried {
+        _ if !has_variables => None,
+        Variables::Carried(_) if !is_here && !loader.is_empty() => {
+            fresh(&format!("are those of {loader}, which this host has not"), remarks)
         }
-        has_variables = os.child("nvram").is_some();
+        Variables::Carried(bytes) => Some(bytes),
+        Variables::Missing(why) => fresh(&format!("are not in the point ({why})"), remarks),
+        Variables::None => fresh("are not in the point", remarks),
+    };
+    if chosen_by_libvirt.is_some() {
+        if carried.is_some() && is_here {
+            // The very firmware whose variables they are.
+            os.unset("firmware");
+            os.remove("firmware");
+        } else {
+            // Chosen anew among what this host has.
+            os.remove("loader");
+        }
+        os.remove("nvram");
     }
     if has_variables {
-        let mut variables = Element::new("nvram");
-        if let Some(template) = os.of_child("nvram", "template") {
-            variables.set("template", template);
+        match (&carried, format, template) {
+            (Some(_), Some(format), _) => nvram.set("format", &format),
+            (None, _, Some(template)) if chosen_by_libvirt.is_none() => {
+                nvram.set("template", &template);
+            }
+            _ => {}
         }
-        variables.set_text(nvram);
         os.remove("nvram");
-        os.push(variables);
-        remarks.push(
-            "the variables of its UEFI firmware are not in the point: it starts with fresh ones, and boots what its disks offer".into(),
-        );
+        os.push(nvram);
     }
-    Ok(())
+    Ok(carried)
 }
 
 fn processor(cpu: &mut Element, remarks: &mut Vec<String>) {

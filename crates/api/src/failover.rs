@@ -144,6 +144,11 @@ pub struct Plan {
     pub lost_ms: u64,
     /// Bytes that changed in the last cycle: about what is left to be sent.
     pub bytes: u64,
+    /// Milliseconds that the machine is expected to be down, by what was measured of
+    /// it before; absent for a test, and if a part of it was never measured.
+    pub downtime_ms: Option<u64>,
+    /// On what that rests, sentence by sentence.
+    pub downtime_basis: Vec<String>,
     /// What to know before.
     pub remarks: Vec<String>,
 }

@@ -169,6 +169,8 @@ pub struct Cut {
     /// Everything that the guest had written by then is in the cut:
     /// milliseconds since 1970 by the host's clock.
     pub instant: u64,
+    /// Whether no disk can have been written to while it was made.
+    pub of_a_machine_off: bool,
     /// How consistent it is.
     pub consistency: Consistency,
     /// The machine's description as its next start would use it, without

@@ -162,6 +162,7 @@ impl Work {
             }
             let cut = Cut {
                 checkpoint: standing.checkpoint,
+                of_a_machine_off: false,
                 instant: standing.instant,
                 consistency: standing.consistency,
                 configuration,
@@ -176,6 +177,7 @@ impl Work {
         let lying = self.off.cut(&request, id.as_str(), held).await?;
         let cut = Cut {
             checkpoint: None,
+            of_a_machine_off: true,
             instant: lying.instant,
             consistency: lying.consistency,
             configuration,

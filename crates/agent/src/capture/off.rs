@@ -1,6 +1,8 @@
 //! A cut of a machine that is off: its disks as they lie there, read through
-//! `qemu-nbd`, which keeps nobody from starting the machine.
+//! `qemu-nbd`, which keeps nobody from starting the machine. What changed is told by
+//! the bitmaps in the images, where QEMU ended in order.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,13 +18,15 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::access::Access;
-use super::cut::{Base, Consistency, CutDisk, CutRequest, Held, Wanted, Way, WholeReason};
+use super::cut::{
+    Base, CheckpointName, Consistency, CutDisk, CutRequest, Held, Wanted, Way, WholeReason,
+};
 use super::error::{CaptureError, Ended, Of};
 use super::folder::Folder;
-use super::plan;
+use super::plan::{self, Note, SeenCheckpoint, SeenDisk, Since};
 use super::reader::DiskReader;
 use crate::hypervisor::libvirt::xml::checkpoint::Checkpoint;
 use crate::hypervisor::libvirt::xml::machine as machine_xml;
@@ -84,17 +88,11 @@ impl Off {
         let files = self.folder.of_cut(id);
         let ended: Arc<OnceLock<Ended>> = Arc::default();
         let (mut servers, mut opened) = (Vec::new(), Vec::new());
+        let since = self.since(request.since.as_ref()).await?;
         for (disk, index) in disks.into_iter().zip(0..) {
-            let socket = files.socket_of(index);
-            let of = Of { machine, disk: Some(disk.target.clone()) };
-            let mut server = self.serve(&disk, &socket)?;
-            listens(&mut server, &socket, &of).await?;
+            let (server, disk) = self.open(disk, &files.socket_of(index), &since, &ended).await?;
             servers.push(server);
-            let address = Address::unix(&socket);
-            let reader = DiskReader::open_until(&address, of, None, ended.clone()).await?;
-            let base = Base::Whole(WholeReason::Off);
-            let size = reader.size();
-            opened.push(CutDisk { target: disk.target, size, way: Way::Whole, base, reader });
+            opened.push(disk);
         }
         self.is_off_since(starts).await?;
         let watch = Watch { access: self.access.clone(), servers, starts, ended };
@@ -111,6 +109,77 @@ impl Off {
             disks: opened,
             keeper: tokio::spawn(watch.keep(held)),
         })
+    }
+
+    /// The checkpoint that was named, if its bitmaps alone tell what changed since.
+    async fn since(&self, named: Option<&CheckpointName>) -> Result<Since, CaptureError> {
+        let Some(name) = named else { return Ok(Since::Nothing) };
+        let all =
+            self.access.ask("list the checkpoints", |subject| subject.checkpoints("")).await?;
+        Ok(match <[_; 1]>::try_from(all) {
+            Ok([only]) if only.name == name.as_str() => Since::Known(SeenCheckpoint {
+                name: name.clone(),
+                tracked: only.tracked,
+                note: Note::read(&only.description),
+            }),
+            // Of several nobody says which has noted what.
+            _ => Since::Nothing,
+        })
+    }
+
+    /// Serves a disk and opens it: with what changed since, where the image says that.
+    async fn open(
+        &self,
+        disk: Disk,
+        socket: &Path,
+        since: &Since,
+        ended: &Arc<OnceLock<Ended>>,
+    ) -> Result<(Child, CutDisk), CaptureError> {
+        let target = disk.target.clone();
+        let of = Of { machine: self.access.machine(), disk: Some(target.clone()) };
+        let bitmap = match since {
+            Since::Known(known) if known.tracked.contains(&target) => Some(&known.name),
+            _ => None,
+        };
+        let (server, bitmap) = match bitmap {
+            None => (self.listening(&disk, socket, None, &of).await?, None),
+            Some(name) => match self.listening(&disk, socket, Some(name.as_str()), &of).await {
+                Ok(server) => (server, Some(name)),
+                Err(error) => {
+                    // QEMU ended without saving it.
+                    info!(machine = %of.machine, disk = %target, %error, "a bitmap is of no use");
+                    (self.listening(&disk, socket, None, &of).await?, None)
+                }
+            },
+        };
+        let address = Address::unix(socket);
+        let mut reader =
+            DiskReader::open_until(&address, of.clone(), None, Arc::clone(ended)).await?;
+        let size = reader.size();
+        let seen = plan::plan(&[SeenDisk { disk, size }], since, &BTreeSet::new());
+        let told = seen.into_iter().map(|planned| planned.base).next();
+        let base = match (bitmap, told) {
+            (Some(name), Some(base @ Base::Since(_))) => {
+                let (bitmap, ended) = (Some(name.as_str()), Arc::clone(ended));
+                reader = DiskReader::open_until(&address, of, bitmap, ended).await?;
+                base
+            }
+            _ => Base::Whole(WholeReason::Off),
+        };
+        Ok((server, CutDisk { target, size, way: Way::Whole, base, reader }))
+    }
+
+    /// A server that listens.
+    async fn listening(
+        &self,
+        disk: &Disk,
+        socket: &Path,
+        bitmap: Option<&str>,
+        of: &Of,
+    ) -> Result<Child, CaptureError> {
+        let mut server = self.serve(disk, socket, bitmap)?;
+        listens(&mut server, socket, of).await?;
+        Ok(server)
     }
 
     /// # Errors
@@ -177,7 +246,12 @@ impl Off {
         }
     }
 
-    fn serve(&self, disk: &Disk, socket: &Path) -> Result<Child, CaptureError> {
+    fn serve(
+        &self,
+        disk: &Disk,
+        socket: &Path,
+        bitmap: Option<&str>,
+    ) -> Result<Child, CaptureError> {
         let machine = self.access.machine();
         let image = image_options(disk, machine)?;
         let (program, before) = self.qemu_nbd.split_first().expect("a program was named");
@@ -186,6 +260,7 @@ impl Off {
             .args(["--read-only", "--persistent", "--shared=16", "--export-name", &disk.target])
             .arg("--socket")
             .arg(socket)
+            .args(bitmap.map(|name| format!("--bitmap={name}")))
             .args(["--image-opts", &image])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

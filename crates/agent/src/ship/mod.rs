@@ -11,6 +11,7 @@
 //! | what must be sent, and why | [`course`] |
 //! | what may differ from the newest point | [`suspects`] |
 //! | comparing source and replica | [`verify`] |
+//! | what was compared a moment ago | [`proved`] |
 //! | what the hours of a policy allow | [`hours`] |
 //! | a first copy that is carried in a folder | [`carried`] |
 //! | RPO over a day | [`recovery`] |
@@ -37,6 +38,7 @@ pub mod fault;
 pub mod folder;
 mod hours;
 mod off;
+mod proved;
 pub mod recovery;
 mod round;
 pub mod rounds;

@@ -25,9 +25,7 @@ use super::course::{Course, Mark, Seen};
 use super::fault::of_capture;
 use super::folder::Courses;
 use super::sender::Sender;
-use crate::capture::{
-    Base, Capture, CaptureError, Consistency, Cut, CutDisk, CutRequest, Wanted, Way, WholeReason,
-};
+use crate::capture::{Base, Capture, CaptureError, Consistency, Cut, CutRequest, Wanted, Way};
 use crate::hypervisor::libvirt::xml::recovered::without_disks;
 use crate::hypervisor::libvirt::xml::variables;
 
@@ -144,8 +142,7 @@ impl<C: Capture> Round<'_, C> {
                     Consistency::Crash { short_of_app } => short_of_app.clone(),
                     Consistency::App => None,
                 };
-                let is_off = |disk: &CutDisk| disk.base == Base::Whole(WholeReason::Off);
-                let of_a_machine_off = cut.disks.iter().all(is_off);
+                let of_a_machine_off = cut.of_a_machine_off;
                 let accepted = self.capture.accept(cut).await;
                 self.ended(accepted);
                 let read = done.read;

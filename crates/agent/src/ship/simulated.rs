@@ -129,6 +129,7 @@ impl Capture for Machine {
         let checkpoint = CheckpointName::draw();
         self.checkpoints.insert(checkpoint.clone(), vec![BTreeSet::new(); SIZES.len()]);
         Ok(Cut {
+            of_a_machine_off: false,
             checkpoint: Some(checkpoint),
             instant: self.cuts,
             consistency: Consistency::Crash { short_of_app: None },

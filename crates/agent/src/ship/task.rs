@@ -20,13 +20,13 @@ use tracing::{debug, info, warn};
 use wire::data::Hello;
 use wire::replication::{
     OfflineCopy, Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble,
-    VerifyReport,
 };
 
 use super::carried;
 use super::course::{CarriedStage, Course, Kept};
 use super::fault::of_capture;
 use super::folder::Courses;
+use super::proved::Proved;
 use super::recovery::RpoHistory;
 use super::round::{Outcome, Portions, Round};
 use super::sender::{Sender, Stream};
@@ -181,6 +181,8 @@ pub(super) struct Task {
     /// What told the machine and its disks from others when the newest point was
     /// made of them while it was off; none as soon as it was seen running.
     off: Option<String>,
+    /// What was compared last, for as long as that is of use.
+    proved: Option<Proved>,
     /// What the connection was made to.
     dialled: Option<Destination>,
     /// The folder that the first copy goes into.
@@ -221,6 +223,7 @@ impl Task {
             newest,
             app_due: None,
             off: None,
+            proved: None,
             dialled: None,
             folder: None,
         }
@@ -304,17 +307,22 @@ impl Task {
         self.failures = 0;
     }
 
-    /// Answers all who wished for a point before its cut.
-    fn fulfil(&mut self, point: PointMark, verified: Option<&VerifyReport>) {
-        for wish in self.wished.drain(..) {
-            let compared = match (wish.compare, verified) {
-                (true, Some(report)) => verify::agreed(&self.duty.borrow().name, report),
-                (true, None) => Err(Fault::internal("compare", &"nothing was compared")),
-                (false, _) => Ok(()),
-            };
-            wish.answer(compared.map(|()| point));
-        }
+    /// Answers all who wished for a point before its cut; but for those who wished for
+    /// a comparison that has not come to its end.
+    fn fulfil(&mut self, point: PointMark, proved: Option<Result<Proved, Fault>>) -> Next {
         self.failures = 0;
+        let is_whole = matches!(&proved, Some(Ok(proved)) if proved.is_whole());
+        for wish in std::mem::take(&mut self.wished) {
+            match &proved {
+                _ if !wish.compare => wish.answer(Ok(point)),
+                Some(Ok(_)) if is_whole => wish.answer(Ok(point)),
+                Some(Ok(_)) => self.wished.push(wish),
+                Some(Err(fault)) => wish.answer(Err(fault.clone())),
+                None => wish.answer(Err(Fault::internal("compare", &"nothing was compared"))),
+            }
+        }
+        self.proved = proved.and_then(Result::ok);
+        if self.wished.is_empty() { Next::WhenDue } else { Next::AtOnce }
     }
 
     async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
@@ -359,7 +367,8 @@ impl Task {
         {
             // Nobody has written to the disks of a machine that is off.
             if let Some(newest) = self.board.report().newest {
-                self.fulfil(newest, None);
+                let proved = self.proved.take().map(Ok);
+                self.fulfil(newest, proved);
             }
             self.newest = Some(Instant::now());
             self.told_phase();
@@ -373,6 +382,7 @@ impl Task {
             self.capture = Some((freeze_limit, opened.map_err(of_capture)?));
         }
         let wanted = self.wanted(duty);
+        let was_steady = self.course.is_steady();
         let limit = match &self.folder {
             // The limit is the network's.
             Some(_) => None,
@@ -401,23 +411,39 @@ impl Task {
             progress: &progress,
             phase: &phase,
         };
+        // What changes meanwhile is told of by nobody.
+        let known = self.proved.clone().filter(|_| was_steady);
+        let window = Portions::default().window;
         let result = round
-            .run(async |cut, point, sender| match verify_wish {
-                Some(wish) => Some(verify::verify(wish, cut, point, sender, &progress).await),
-                // Nobody else is told of it.
-                None if compare => {
-                    let wish = uuid::Uuid::nil();
-                    Some(verify::verify(wish, cut, point, sender, &progress).await)
+            .run(async |cut, point, sender| {
+                let report = match verify_wish {
+                    Some(wish) => Some(verify::verify(wish, cut, point, sender, &progress).await),
+                    None => None,
+                };
+                let known = match known {
+                    Some(known) => known.up_to(cut).await.ok().flatten(),
+                    None => None,
+                };
+                if !compare {
+                    return (report, known.map(Ok));
                 }
-                None => None,
+                let known = known.unwrap_or_else(|| Proved::nothing(cut));
+                // What the guest overwrites meanwhile takes up room; of one that is off
+                // nothing does.
+                let until = (!cut.of_a_machine_off).then(|| Instant::now() + window);
+                let name = &duty.name;
+                let proved = verify::prove(name, cut, known, until, sender, &progress).await;
+                (report, Some(proved))
             })
             .await;
         match result {
             Ok((Outcome::Held, _)) => {
+                self.proved = None;
                 self.hold(opening);
                 Ok(Next::WhenDue)
             }
             Ok((Outcome::Parted { read, sent }, _)) => {
+                self.proved = None;
                 self.board.change(|report| {
                     report.totals.read += read;
                     report.totals.sent += sent;
@@ -451,14 +477,14 @@ impl Task {
                         report.remarks = remark.into_iter().collect();
                     }
                 });
-                let verified = verified.flatten();
-                self.fulfil(PointMark::of(&point), verified.as_ref());
-                if let Some(verified) = verified.filter(|_| verify_wish.is_some()) {
+                let (verified, proved) = verified.unwrap_or_default();
+                let next = self.fulfil(PointMark::of(&point), proved);
+                if let Some(verified) = verified {
                     info!(machine = %duty.name, point = point.point, "source and replica were compared");
                     self.board.change(|report| report.verified = Some(verified));
                 }
                 self.told_phase();
-                Ok(Next::WhenDue)
+                Ok(next)
             }
             Err(fault) => {
                 if fault.code == Code::MachineGone

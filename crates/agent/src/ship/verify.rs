@@ -8,6 +8,7 @@ use replica::format::Digest;
 use replica::geometry::BLOCK;
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use uuid::Uuid;
 use wire::data::{DIGESTS_MAX, Sealed};
 use wire::replication::{PointMark, Progress, VerifiedDisk, VerifyReport};
@@ -15,6 +16,7 @@ use wire::replication::{PointMark, Progress, VerifiedDisk, VerifyReport};
 use super::backlog::Backlog;
 use super::copy::leaf;
 use super::fault::of_capture;
+use super::proved::Proved;
 use super::sender::Sender;
 use crate::capture::{Cut, CutDisk};
 
@@ -53,29 +55,48 @@ pub(super) async fn verify(
     VerifyReport { wish, point, finished: OffsetDateTime::now_utc(), disks, trouble }
 }
 
-/// Whether source and replica were found the same.
+/// Compares what of a cut is not known to be the same in its point, up to a moment,
+/// if there is one: how far it came.
 ///
 /// # Errors
 /// [`Code::ReplicaDiffers`], or why they could not be compared.
-pub(super) fn agreed(machine: &str, report: &VerifyReport) -> Result<(), Fault> {
-    let doing = format!("compare machine {machine} with its replica");
-    let advice = "Resynchronise it: lifeboat protected resynchronise. Then run it again.";
-    if let Some(trouble) = &report.trouble {
-        return Err(Fault::new(
-            Code::NotVerified,
-            doing,
-            trouble.cause.clone(),
-            trouble.advice.clone(),
-        ));
-    }
-    match report.disks.iter().find(|disk| !disk.differing.is_empty()) {
-        None => Ok(()),
-        Some(disk) => {
-            let (offset, length) = disk.differing.first().copied().unwrap_or_default();
-            let cause = format!("disk {} differs in {length} bytes at {offset}", disk.disk);
-            Err(Fault::new(Code::ReplicaDiffers, doing, cause, advice))
+pub(super) async fn prove(
+    machine: &str,
+    cut: &Cut,
+    mut proved: Proved,
+    until: Option<Instant>,
+    sender: &mut Sender,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Proved, Fault> {
+    let doing = || format!("compare machine {machine} with its replica");
+    let disks = || (0_u16..).zip(&cut.disks);
+    let blocks = |(number, _)| proved.stretches(number, BLOCKS).into_iter().map(|(_, count)| count);
+    let backlog = Backlog::new(0, disks().flat_map(blocks).sum::<u64>() * BLOCK, progress);
+    for (number, disk) in disks() {
+        for (first, count) in proved.stretches(number, BLOCKS) {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(proved);
+            }
+            let looked = async {
+                let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
+                Ok((digests_of(disk, first, count).await?, theirs))
+            };
+            let (ours, theirs) = looked.await.map_err(|fault: Fault| {
+                Fault::new(Code::NotVerified, doing(), fault.cause, fault.advice)
+            })?;
+            let mut pairs = (first..).zip(ours.iter().zip(&theirs));
+            if let Some((block, _)) = pairs.find(|(_, (ours, theirs))| ours != theirs) {
+                let cause =
+                    format!("disk {} differs in the block at {}", disk.target, block * BLOCK);
+                let advice =
+                    "Resynchronise it: lifeboat protected resynchronise. Then run it again.";
+                return Err(Fault::new(Code::ReplicaDiffers, doing(), cause, advice));
+            }
+            proved.was_compared(number, (first, count));
+            backlog.pass(count * BLOCK);
         }
     }
+    Ok(proved)
 }
 
 /// The report of a verification that did not come about.

@@ -408,8 +408,16 @@ fn tell(session: &Session, plan: &Plan) {
             if plan.lost_ms == 0 { "nothing".into() } else { format!("{lost} of work") },
         ),
         ("Left to send", format!("about {}", ByteCount::new(plan.bytes))),
-        ("Steps", plan.steps.join("\n")),
     ];
+    if plan.kind != FailoverKind::Test {
+        let about = plan.downtime_ms.map_or_else(
+            || "not known".to_owned(),
+            |ms| format!("about {:.1} s", ms as f64 / 1000.0),
+        );
+        fields.push(("Would be down", about));
+        fields.push(("Because", plan.downtime_basis.join("\n")));
+    }
+    fields.extend([("Steps", plan.steps.join("\n"))]);
     if !plan.remarks.is_empty() {
         fields.push(("Remarks", plan.remarks.join("\n")));
     }

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use api::failover::{
     ChangePoint, FailoverKind, OrderCommit, OrderFailover, OrderReversal, Ordered, Plan,
 };
-use api::job::{Job, Say};
+use api::job::{Job, Say, StepStage};
 use api::problem::Problem;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use domain::failover::downtime::{Downtime, Measured, downtime};
 use domain::failover::elsewhere::{Elsewhere, Unsuitable, may_be_made_at};
+use domain::failover::standing::Kind;
 use domain::failover::{Operation, Route, Tests, permit};
 use domain::fault::{Code, Fault};
 use domain::host::Reachability;
@@ -23,7 +25,7 @@ use wire::command::NicWish;
 
 use super::access::Caller;
 use super::failure::{Body, Failure, name};
-use super::jobs::{now, refused};
+use super::jobs::{histories, now, refused, shown};
 use super::protect::target_for;
 use super::protection_view::{self, Hosts};
 use crate::Controller;
@@ -36,6 +38,8 @@ use crate::runbooks::{
     Order, PointWish, change_point, commit, planned, reverse, test, undo, unplanned,
 };
 
+/// The step in which a source is shut down.
+const SHUT_DOWN: &str = "shut-down-source";
 /// Seconds that a source may take to shut down, if nothing is said.
 const SHUT_DOWN_SECONDS: u32 = 300;
 /// Hours after which a test is completed by force, if nothing is said: 14 days.
@@ -294,6 +298,19 @@ async fn plan(
         FailoverKind::Test | FailoverKind::Planned => None,
     };
     let cycle = stored.shipping.as_ref().and_then(|(report, _)| report.last_cycle);
+    let down = match wish.kind {
+        FailoverKind::Test => None,
+        FailoverKind::Planned => Some(Kind::Planned),
+        FailoverKind::Unplanned => Some(Kind::Unplanned),
+    };
+    let down = match down {
+        None => Downtime { about: None, basis: Vec::new() },
+        Some(kind) => {
+            let cycle = cycle.map(|cycle| std::time::Duration::from_millis(cycle.took_ms));
+            let measured = Measured { cycle, ..measured(controller, stored.id).await? };
+            downtime(kind, &measured)
+        }
+    };
     Ok(Plan {
         kind: wish.kind,
         from: observed.source.name,
@@ -305,8 +322,32 @@ async fn plan(
             FailoverKind::Planned => cycle.map_or(0, |cycle| cycle.changed),
             FailoverKind::Test | FailoverKind::Unplanned => 0,
         },
+        downtime_ms: down.about.and_then(|about| u64::try_from(about.as_millis()).ok()),
+        downtime_basis: down.basis,
         remarks,
     })
+}
+
+/// What the newest jobs of a machine tell of its guest: how long it took to shut down,
+/// and to boot.
+async fn measured(controller: &Controller, protection: ProtectionId) -> Result<Measured, Failure> {
+    let mut found = Measured::default();
+    for history in histories(controller, "look at earlier jobs").await? {
+        let Ok(order) = history.history.state::<Order>() else { continue };
+        if order.protection() != protection {
+            continue;
+        }
+        let shown = shown(&history);
+        let shutdown = shown.steps.iter().find(|step| step.name == SHUT_DOWN).and_then(|step| {
+            let took = step.since? - step.begun?;
+            let is_done = step.stage == StepStage::Done && order.shut_down_seconds.is_some();
+            took.try_into().ok().filter(|_| is_done)
+        });
+        let boot = shown.alive_after_ms.map(std::time::Duration::from_millis);
+        found.shutdown = found.shutdown.or(shutdown);
+        found.boot = found.boot.or(boot);
+    }
+    Ok(found)
 }
 
 /// Makes a machine that was failed over anew, of another point.

@@ -229,12 +229,18 @@ pub(super) async fn list(
 ) -> Result<Json<List<Job>>, Failure> {
     let doing = "list the jobs";
     caller.may(Permission::Read, doing)?;
+    let items = histories(&controller, doing).await?.iter().map(shown).collect();
+    Ok(Json(List { items }))
+}
+
+/// The newest jobs, the newest first; but for those that this version cannot read.
+pub(super) async fn histories(controller: &Controller, doing: &str) -> Result<Vec<View>, Failure> {
     let ids = controller.database.newest_jobs().await;
     let ids = ids.map_err(|error| Failure::of_database(doing, error))?;
-    let mut items = Vec::new();
+    let mut found = Vec::new();
     for id in ids {
         if let Some(view) = controller.engine.watch(JobId::new(id)) {
-            items.push(shown(&view.borrow()));
+            found.push(view.borrow().clone());
             continue;
         }
         let stored = controller.database.load(JobId::new(id)).await.map_err(|error| {
@@ -242,12 +248,12 @@ pub(super) async fn list(
         })?;
         let Some(stored) = stored else { continue };
         let lines = stored.lines.iter().map(String::as_str);
-        // A job that this version cannot read is shown when it is asked for.
+        // Such a one is shown when it is asked for.
         if let Ok(history) = History::read(stored.job, lines) {
-            items.push(shown(&View::of(history, None)));
+            found.push(View::of(history, None));
         }
     }
-    Ok(Json(List { items }))
+    Ok(found)
 }
 
 /// One job.

@@ -11,12 +11,12 @@
 //! | finish | nothing |
 
 use domain::failover::{Change, Event, Operation, State};
-use jobs::{Context, Failure, Key, OnFailure, Outcome, Retry, Runbook, Step, Table};
+use jobs::{Context, Failure, Key, OnFailure, Outcome, Runbook, Step, Table};
 
 use super::World;
 use super::order::Order;
 use super::steps::{
-    AwaitLife, Begin, ChoosePoint, Define, DiscardFormer, Start, happen_along, look,
+    AwaitLife, Begin, ChoosePoint, Define, DiscardFormer, LOOKING, Start, happen_along, look,
 };
 use crate::database::failover::Along;
 
@@ -50,7 +50,7 @@ impl Runbook for ChangePoint {
             .on_failure(OnFailure::Ask)
             .step(AwaitLife)
             .never_undone("looking changes nothing")
-            .retry(Retry::NEVER)
+            .retry(LOOKING)
             .on_failure(OnFailure::GoOn)
             .step(Finish)
             .never_undone(DROPPED)

@@ -3,7 +3,7 @@
 //! | step | undone by |
 //! | --- | --- |
 //! | begin | the machine runs at the source, protected as before |
-//! | synchronise (while it runs) | nothing: points do no harm |
+//! | synchronise, and compare by hash (while it runs) | nothing: points do no harm |
 //! | shut-down-source | with the first |
 //! | raise-epoch | the epoch is the source's again, and the target knows |
 //! | fence-source | with the former |
@@ -13,21 +13,23 @@
 //! | await-life (best effort) | nothing: looking changes nothing |
 //! | await-commit | an undo of its own |
 //!
-//! The last synchronisation comes after the fence (ADR 15): a source that is
+//! Everything is compared while the machine still runs; after its shutdown only what
+//! changed since. The last synchronisation comes after the fence (ADR 15): a source that is
 //! merely shut down might be started again.
 
 use std::time::Duration;
 
 use domain::failover::{Event, Operation, Phase, State};
+use domain::fault::Code;
 use jobs::{Context, Failure, Key, Outcome, Retry, Runbook, Step, Table};
 use wire::command::{Answer, Work};
 
-use super::World;
 use super::order::{Chosen, Order};
 use super::steps::{
     Begin, FenceSource, HandEpochBack, RaiseEpoch, RunAtSource, ShutDownSource, await_commit, give,
     happen, look, nonsense, run_at_target,
 };
+use super::{NotGiven, World};
 
 /// The most that bringing a machine's last changes over may take.
 const SYNCHRONISING: Duration = Duration::from_secs(24 * 3600);
@@ -72,7 +74,8 @@ impl Runbook for PlannedFailover {
     }
 }
 
-/// Almost everything is at the target while the source still runs.
+/// Almost everything is at the target while the source still runs, and proved to be
+/// the same there: if it is not, the machine need not be shut down to find out.
 struct Synchronise;
 
 impl Step<PlannedFailover> for Synchronise {
@@ -80,8 +83,19 @@ impl Step<PlannedFailover> for Synchronise {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        let work = Work::Synchronise { protection: order.protection(), compare: false };
-        give(cx, &machine.source, work).await?;
+        let work = |compare| Work::Synchronise { protection: order.protection(), compare };
+        match give(cx, &machine.source, work(true)).await {
+            Ok(_) => {}
+            // It is compared at the end in any case.
+            Err(NotGiven::Failed(fault)) if fault.code == Code::NotVerified.as_str() => {
+                cx.warn(format!(
+                    "it could not be compared while it runs, so that is done while it is down: {}",
+                    fault.cause
+                ));
+                give(cx, &machine.source, work(false)).await?;
+            }
+            Err(failed) => return Err(failed.into()),
+        }
         Ok(Outcome::Done)
     }
 }

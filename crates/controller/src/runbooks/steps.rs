@@ -1,7 +1,10 @@
 //! Steps that several operations have. Each looks at how things stand first, so
 //! that it may run again.
 
+use std::time::Duration;
+
 use domain::failover::{Event, Fenced, Kind, Operation, Phase, Return, Standing, State};
+use domain::fault::Code;
 use jobs::{
     Context, Failure, Fault, OnFailure, Outcome, Resumer, Retry, Runbook, Step, Table, Undo, Wait,
 };
@@ -23,7 +26,7 @@ pub fn run_at_target<R: OfMachine>(table: Table<R>) -> Table<R> {
         .undone_by(Stop)
         .step(AwaitLife)
         .never_undone("looking changes nothing")
-        .retry(Retry::NEVER)
+        .retry(LOOKING)
         .on_failure(OnFailure::GoOn)
 }
 
@@ -34,6 +37,9 @@ pub fn await_commit<R: OfMachine>(table: Table<R>) -> Table<R> {
         .never_undone("it is undone by an operation of its own")
         .no_return("it runs at the target; undo the failover instead")
 }
+
+/// An agent that goes away while it looks for a sign of life is waited for.
+pub(super) const LOOKING: Retry = Retry::times(8, Duration::from_secs(1), Duration::from_secs(15));
 
 /// What a sign of life may take, in seconds.
 const LIFE_SECONDS: u32 = 300;
@@ -51,7 +57,7 @@ pub(super) async fn give(cx: &Cx, host: &Host, work: Work) -> Result<Answer, Not
     tokio::select! {
         answer = cx.world().give(host, cx.ticket(), work, &report) => answer,
         () = cx.stopping().cancelled() => Err(NotGiven::Failed(Fault::new(
-            domain::fault::Code::Interrupted.as_str(),
+            Code::Interrupted.as_str(),
             format!("wait for host {}", host.name),
             "the job is to stop",
             "What was begun there is taken back.",
@@ -79,7 +85,7 @@ pub(super) async fn happen_along(
 /// An agent that answers something else is of another version.
 pub(super) fn nonsense(host: &Host, answer: &Answer) -> Failure {
     Failure::ForGood(Fault::new(
-        domain::fault::Code::ProtocolViolated.as_str(),
+        Code::ProtocolViolated.as_str(),
         format!("understand host {}", host.name),
         format!("it answered {answer:?}"),
         "Check that the agent is a released version of Lifeboat.",
@@ -192,7 +198,7 @@ impl<R: OfMachine> Step<R> for ChoosePoint {
         };
         let chosen = choose(&points, order.point).ok_or_else(|| {
             Failure::ForGood(Fault::new(
-                domain::fault::Code::PointUnknown.as_str(),
+                Code::PointUnknown.as_str(),
                 format!("choose a recovery point of machine {}", machine.name),
                 match order.point {
                     PointWish::Latest => "there is none".to_owned(),
@@ -365,7 +371,7 @@ async fn borrow(
     let Host { id: host, name } = machine.target.clone();
     let address = machine.target_address.clone().ok_or_else(|| {
         Failure::Passing(Fault::new(
-            domain::fault::Code::SideNotReachable.as_str(),
+            Code::SideNotReachable.as_str(),
             format!("have host {name} lend a point to {}", borrower.name),
             "its agent has not told where it listens for others".to_owned(),
             "Bring it back; see: lifeboat host list.",
@@ -391,7 +397,7 @@ impl<R: OfMachine> Step<R> for Define {
         let machine = look(order, cx).await?;
         let Some(chosen) = order.chosen else {
             return Err(Failure::ForGood(Fault::new(
-                domain::fault::Code::Internal.as_str(),
+                Code::Internal.as_str(),
                 format!("define machine {}", machine.name),
                 "no point was chosen",
                 "This is a defect of Lifeboat; please report it.",
@@ -472,9 +478,14 @@ impl<R: OfMachine> Step<R> for AwaitLife {
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
         let work = Work::AwaitLife { recovery: order.recovery, within_seconds: LIFE_SECONDS };
-        match give(cx, machine.compute(), work).await? {
-            Answer::Alive { by, after_ms } => order.alive = Some(Alive { by, after_ms }),
-            other => return Err(nonsense(machine.compute(), &other)),
+        match give(cx, machine.compute(), work).await {
+            Ok(Answer::Alive { by, after_ms }) => order.alive = Some(Alive { by, after_ms }),
+            Ok(other) => return Err(nonsense(machine.compute(), &other)),
+            // It had its time.
+            Err(NotGiven::Failed(fault)) if fault.code == Code::NoSignOfLife.as_str() => {
+                return Err(Failure::ForGood(fault));
+            }
+            Err(failed) => return Err(failed.into()),
         }
         Ok(Outcome::Done)
     }

@@ -38,6 +38,7 @@
 //! | epochs, fences, what an agent that returns may start | [`fence`] |
 //! | where it stands once its job is lost | [`orphan`] |
 //! | whether it may be made at another host than its points are | [`elsewhere`] |
+//! | how long a machine is expected to be down | [`downtime`] |
 //! | how much a reversal is expected to send | [`estimate`] |
 //! | which kinds of failover there are between which kinds of places | [`route`] |
 //!
@@ -46,6 +47,7 @@
 //! tests, with lost sites, cut links, crashes and stale commands, within the
 //! bounds that are stated there.
 
+pub mod downtime;
 pub mod elsewhere;
 pub mod estimate;
 #[cfg(test)]

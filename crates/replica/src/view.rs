@@ -405,3 +405,131 @@ fn told<T>(result: Result<StoreResult<T>, JoinError>) -> ExportResult<T> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        format::{
+            entry::Content,
+            record::{Consistency, HEADER},
+        },
+        medium::simulated::SimulatedMedium,
+        segment,
+        state::Limits,
+        writer::{SealFacts, Writer, WriterOptions},
+    };
+
+    const BLOCKS: u32 = 128;
+
+    /// Text, another one in each block.
+    fn bytes_of(block: u32) -> Vec<u8> {
+        format!("block {block} of a disk. ").into_bytes().repeat(4096)[..BLOCK as usize].to_vec()
+    }
+
+    fn facts() -> SealFacts {
+        SealFacts {
+            instant: 0,
+            consistency: Consistency::Crash,
+            origin: "test".to_owned(),
+            configuration: Vec::new(),
+        }
+    }
+
+    /// A point of a disk of so many blocks.
+    fn view() -> (SimulatedMedium, View) {
+        let medium = SimulatedMedium::new(1);
+        let mut writer = Writer::open(Arc::new(medium.clone()), WriterOptions::new(1)).unwrap();
+        let (disk, size) = (DiskNumber(0), u64::from(BLOCKS) * BLOCK);
+        writer.begin(&[size]).unwrap();
+        for block in 0..BLOCKS {
+            writer.write(disk, u64::from(block) * BLOCK, &bytes_of(block)).unwrap();
+        }
+        let point = writer.seal(facts()).unwrap();
+        writer.settle().unwrap();
+        let view = writer.store().view(point.cycle, disk).unwrap();
+        (medium, view)
+    }
+
+    async fn read(view: &View, block: u32) -> ExportResult<Vec<u8>> {
+        let extents = Export::read(view, u64::from(block) * BLOCK, BLOCK as u32).await?;
+        let data = extents.iter().map(|extent| match extent {
+            Extent::Data(data) => data.to_vec(),
+            Extent::Hole(length) => vec![0; *length as usize],
+        });
+        Ok(data.collect::<Vec<_>>().concat())
+    }
+
+    fn at_hand(view: &View) -> Vec<u32> {
+        (0..BLOCKS).filter(|block| view.inner.is_at_hand(*block)).collect()
+    }
+
+    /// Waits until these blocks, and no others, are at hand.
+    async fn expect_at_hand(view: &View, blocks: &[u32]) {
+        let waiting = async {
+            while at_hand(view) != blocks {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "at hand: {:?}", at_hand(view));
+    }
+
+    #[tokio::test]
+    async fn who_reads_in_order_finds_the_next_blocks_at_hand() {
+        let (_medium, view) = view();
+        for block in 0..4 {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block));
+        }
+        expect_at_hand(&view, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+        for block in 4..BLOCKS {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block), "block {block}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_who_reads_anywhere_nothing_more_is_read() {
+        let (_medium, view) = view();
+        for block in [100, 3, 55, 120, 20, 80] {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block));
+        }
+        assert_eq!(at_hand(&view), [3, 20, 55, 80, 100, 120]);
+    }
+
+    #[tokio::test]
+    async fn damage_ahead_is_told_to_who_reads_it_and_nobody_else() {
+        let (medium, view) = view();
+        let spoilt = view.inner.makeup(5).unwrap();
+        let PieceSource::Bytes(entry) = spoilt[0].source else { panic!("{spoilt:?}") };
+        let Content::Data { place, .. } = entry.content else { panic!("{entry:?}") };
+        let name = segment::file_name(place.segment, 1);
+        medium.flip_bit(&name, place.offset as usize + HEADER + 20);
+        for block in 0..4 {
+            assert!(read(&view, block).await.is_ok());
+        }
+        expect_at_hand(&view, &[0, 1, 2, 3, 4, 6, 7]).await;
+        assert!(read(&view, 4).await.is_ok());
+        let told = read(&view, 5).await.unwrap_err();
+        assert_eq!(told.offset, Some(5 * BLOCK));
+        assert!(told.message.contains("damaged"), "{told}");
+        assert!(read(&view, 6).await.unwrap() == bytes_of(6));
+    }
+
+    #[test]
+    fn what_blocks_are_made_of_is_remembered_for_all_that_the_cache_holds() {
+        let medium = SimulatedMedium::new(1);
+        let mut writer = Writer::open(Arc::new(medium.clone()), WriterOptions::new(1)).unwrap();
+        let (disk, size) = (DiskNumber(0), 16_000 * BLOCK);
+        writer.begin(&[size]).unwrap();
+        writer.write(disk, 0, &bytes_of(0)).unwrap();
+        let point = writer.seal(facts()).unwrap().cycle;
+        writer.settle().unwrap();
+        let limits = Limits { block_cache: 1 << 30, ..Limits::default() };
+        let view = Store::open(Arc::new(medium), limits).unwrap().view(point, disk).unwrap();
+        view.extents(0, size).unwrap();
+        let found = view.extents_at_hand(0, size).unwrap();
+        assert_eq!(found.iter().map(Extent::len).sum::<u64>(), size);
+    }
+}

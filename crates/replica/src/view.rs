@@ -6,7 +6,7 @@
 //! point alive while it exists, in this process.
 //!
 //! Who reads in order over NBD finds that what follows was read, decoded and proved
-//! meanwhile ([`streams`](crate::streams), [`ahead`](crate::ahead)).
+//! meanwhile: `streams` says what, `ahead` sees to it.
 
 use std::sync::Arc;
 

@@ -196,6 +196,8 @@ codes! {
     Interrupted = "LB5016",
     /// Certificates or a key for serving cannot be used.
     ServingTlsUnusable = "LB5017",
+    /// A newer Lifeboat wrote the store.
+    StoreTooNew = "LB5018",
     /// Something stands in the way of protecting the machine.
     ProtectionBlocked = "LB6001",
     /// The policy makes no sense.

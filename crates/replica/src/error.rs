@@ -33,6 +33,20 @@ pub enum StoreError {
     /// Acknowledged records are damaged; the store opens for reading only.
     #[error("the store lost acknowledged records: {0}. It can be opened read-only")]
     LostRecords(String),
+    /// A newer program wrote the store. An older manifest would not do: what it
+    /// names may be gone, and what came since would be missing in silence.
+    #[error(
+        "{name} has version {found} of the format, and version {known} is the newest that is \
+         known here: upgrade lifeboat on this host"
+    )]
+    TooNew {
+        /// The manifest.
+        name: String,
+        /// Its version.
+        found: u16,
+        /// The newest that is understood.
+        known: u16,
+    },
     /// Another process writes to this machine's store.
     #[error("another process writes to this store")]
     InUse,

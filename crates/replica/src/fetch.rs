@@ -1,6 +1,11 @@
 //! From an index entry to its bytes, proved; and what to say when they are
 //! damaged.
 
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use bytes::Bytes;
 
 use crate::{
@@ -14,6 +19,10 @@ use crate::{
     state::{RecordKey, Shared},
 };
 
+/// What a record in a cache takes beside its bytes.
+const OVERHEAD: usize = 160;
+/// Lanes: many more than threads that read at a time.
+const LANES: usize = 256;
 /// How often files may vanish under a reader before it is an error.
 const ATTEMPTS: usize = 3;
 
@@ -81,7 +90,35 @@ impl Unread {
     }
 }
 
+/// Has whoever needs a record that another thread is just reading wait for it instead
+/// of doing the same work: each record has a lane, in which one reads at a time.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    lanes: Vec<Mutex<()>>,
+    hasher: RandomState,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let lanes = std::iter::repeat_with(Mutex::default).take(LANES).collect();
+        Self { lanes, hasher: RandomState::new() }
+    }
+}
+
+impl Lanes {
+    /// Waits until nobody reads in the lane of this record. Nobody holds two.
+    fn enter(&self, key: &RecordKey) -> Option<MutexGuard<'_, ()>> {
+        let lane = self.hasher.hash_one(key) as usize % LANES;
+        Some(self.lanes.get(lane)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Shared {
+    /// Whether a record's bytes are at hand, or none are needed.
+    pub(crate) fn is_at_hand(&self, entry: &Entry) -> bool {
+        record_key(entry).is_none_or(|key| self.records.holds(&key))
+    }
+
     /// A record's bytes if they are at hand.
     pub(crate) fn cached(&self, entry: &Entry) -> Option<Bytes> {
         self.records.get(&record_key(entry)?)
@@ -89,18 +126,23 @@ impl Shared {
 
     /// A record's bytes, all pages of it, proved by its hash.
     pub(crate) fn bytes_of(&self, entry: &Entry) -> StoreResult<Bytes> {
-        if let Some(bytes) = self.cached(entry) {
+        let Some(key) = record_key(entry) else {
+            return self.read_proved(entry);
+        };
+        if let Some(bytes) = self.records.get(&key) {
             return Ok(bytes);
         }
-        let bytes = Bytes::from(self.read_proved(entry)?);
-        if let Some(key) = record_key(entry) {
-            self.records.put(key, bytes.clone(), bytes.len());
+        let _alone = self.lanes.enter(&key);
+        if let Some(bytes) = self.records.get(&key) {
+            return Ok(bytes);
         }
+        let bytes = self.read_proved(entry)?;
+        self.records.put(key, bytes.clone(), bytes.len() + OVERHEAD);
         Ok(bytes)
     }
 
     /// As [`bytes_of`](Self::bytes_of), always from the medium.
-    pub(crate) fn read_proved(&self, entry: &Entry) -> StoreResult<Vec<u8>> {
+    pub(crate) fn read_proved(&self, entry: &Entry) -> StoreResult<Bytes> {
         match entry.content {
             Content::Data { place, .. } => {
                 let (file, _) = self.segment(place.segment)?;
@@ -119,9 +161,11 @@ impl Shared {
                     let why = Malformed("these bytes are not those that were adopted");
                     return Err(StoreError::file(facts.path)(why));
                 }
-                Ok(bytes)
+                Ok(bytes.into())
             }
-            Content::Zero { .. } | Content::Discard { .. } => Ok(vec![0; entry.pages.bytes()]),
+            Content::Zero { .. } | Content::Discard { .. } => {
+                Ok(vec![0; entry.pages.bytes()].into())
+            }
         }
     }
 

@@ -38,6 +38,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod adopt;
+mod ahead;
 mod behind;
 mod cache;
 pub mod catalogue;
@@ -62,6 +63,7 @@ pub mod retention;
 mod segment;
 pub mod state;
 pub mod store;
+mod streams;
 pub mod verify;
 pub mod view;
 pub mod writer;

@@ -11,7 +11,9 @@ use crate::{
     error::{StoreError, StoreResult},
     format::{
         entry::{Content, Entry},
-        manifest::{Hold, Manifest, Next, OpenAttempt, Point, Replay, SegmentFacts},
+        manifest::{
+            Hold, Manifest, NEWEST_VERSION, Next, OpenAttempt, Point, Replay, SegmentFacts,
+        },
         record::{Commit, Header, Kind},
         segment::START,
     },
@@ -96,7 +98,8 @@ fn names(manifest: &Manifest) -> Vec<String> {
     runs.chain(segments).chain([manifest_name(manifest.sequence)]).collect()
 }
 
-/// The newest manifest that proves itself, and the greatest number in use.
+/// The newest manifest that proves itself, and the greatest number in use. One
+/// that a newer program wrote is not passed over.
 fn newest_manifest(medium: &dyn Medium) -> StoreResult<(Option<Manifest>, u64)> {
     let files = medium.list("man").map_err(StoreError::io("list the manifests"))?;
     let sequence_of = |name: &str| {
@@ -111,12 +114,18 @@ fn newest_manifest(medium: &dyn Medium) -> StoreResult<(Option<Manifest>, u64)> 
             let file = medium.open(name).map_err(StoreError::io(format!("open {name}")))?;
             let mut bytes = vec![0; usize::try_from(*length).unwrap_or(0)];
             file.read_at(&mut bytes, 0).map_err(StoreError::io(format!("read {name}")))?;
+            let found = Manifest::version(&bytes).map_err(StoreError::file(name))?;
+            if found > NEWEST_VERSION {
+                let (name, known) = (name.clone(), NEWEST_VERSION);
+                return Err(StoreError::TooNew { name, found, known });
+            }
             Manifest::decode(&bytes).map_err(StoreError::file(name))
         };
         match read() {
             Ok(manifest) if manifest.sequence == sequence => {
                 return Ok((Some(manifest), newest));
             }
+            Err(error @ StoreError::TooNew { .. }) => return Err(error),
             Ok(_) => tracing::warn!(name, "a manifest under another's name is passed over"),
             // It was never published, or an older one has to do.
             Err(error) => {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
     behind::{Behind, Written},
     cache::Cache,
@@ -249,9 +251,11 @@ impl SegmentFile {
 
     pub(crate) fn read(&self, offset: u32, length: usize) -> StoreResult<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.file
-            .read_at(&mut bytes, u64::from(offset))
-            .map_err(StoreError::io(format!("read {length} bytes of {} at {offset}", self.name)))?;
+        let read = self.file.read_at(&mut bytes, u64::from(offset));
+        read.map_err(|error| {
+            let doing = format!("read {length} bytes of {} at {offset}", self.name);
+            StoreError::io(doing)(error)
+        })?;
         Ok(bytes)
     }
 
@@ -262,17 +266,16 @@ impl SegmentFile {
     }
 
     /// The bytes of the record that `entry` is about, proved.
-    pub(crate) fn payload(&self, entry: &Entry, place: Place) -> StoreResult<Vec<u8>> {
+    pub(crate) fn payload(&self, entry: &Entry, place: Place) -> StoreResult<Bytes> {
         let (header, record) = self.raw(entry, place)?;
-        let stored = record.get(HEADER..).unwrap_or_default();
-        header.open_payload(stored).map_err(StoreError::file(&self.name))
+        header.open_record(record).map_err(|error| StoreError::file(&self.name)(error))
     }
 
     /// The record that `entry` is about, as it is stored, header and all.
     pub(crate) fn raw(&self, entry: &Entry, place: Place) -> StoreResult<(Header, Vec<u8>)> {
         let bytes = self.read(place.offset, HEADER + place.stored as usize)?;
-        let header =
-            Header::decode(self.header.salt, &bytes).map_err(StoreError::file(&self.name))?;
+        let header = Header::decode(self.header.salt, &bytes)
+            .map_err(|error| StoreError::file(&self.name)(error))?;
         let Content::Data { digest, .. } = entry.content else {
             return Err(StoreError::file(&self.name)(Malformed("an entry without bytes")));
         };

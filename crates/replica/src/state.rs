@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
+    ahead::Ahead,
     cache::Cache,
     error::{StoreError, StoreResult},
+    fetch::{Lanes, Piece},
     format::{
         entry::{Content, Entry},
         manifest::{AdoptedFacts, Next, Point, SegmentFacts},
     },
-    geometry::{Cycle, PAGE},
+    geometry::{BlockKey, Cycle, PAGE},
     index::{
         Index, Run,
         run::{DiskRun, MemoryRun, PageCache},
@@ -20,14 +22,22 @@ use crate::{
     medium::{File, Medium},
     replay::Purpose,
     segment::{SegmentFile, SegmentFiles},
+    view,
 };
+
+/// Bytes of decompressed blocks for each byte that says what blocks are made of. A
+/// block of 64 KiB from one record takes 250 bytes, one from sixteen takes 1 KiB.
+const MAKEUP_SHARE: usize = 32;
+/// The least that is kept of what blocks are made of.
+const LEAST_MAKEUP: usize = 1 << 20;
 
 /// Limits of memory; all of a machine's views and diffs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of index pages that are kept.
     pub index_cache: usize,
-    /// Bytes of decompressed blocks that are kept, over all views.
+    /// Bytes of decompressed blocks that are kept, over all views. What is kept of
+    /// what blocks are made of takes up to a 32nd of it besides, or 1 MiB.
     pub block_cache: usize,
     /// Segments that are kept open.
     pub open_segments: usize,
@@ -120,6 +130,12 @@ pub(crate) struct Shared {
     pub(crate) pages: Arc<PageCache>,
     /// Decompressed records.
     pub(crate) records: Cache<RecordKey, bytes::Bytes>,
+    /// Who reads which of them from the medium.
+    pub(crate) lanes: Lanes,
+    /// What blocks are made of at points that are looked at.
+    pub(crate) makeups: Cache<(Cycle, BlockKey), Arc<[Piece]>>,
+    /// What is read before it is asked for.
+    pub(crate) ahead: Ahead<view::Inner>,
     /// Open views by point.
     views: Mutex<BTreeMap<Cycle, Viewed>>,
     /// Adopted files that are open.
@@ -154,6 +170,9 @@ impl Shared {
             segments: SegmentFiles::new(limits.open_segments),
             pages,
             records: Cache::new(limits.block_cache),
+            lanes: Lanes::default(),
+            makeups: Cache::new((limits.block_cache / MAKEUP_SHARE).max(LEAST_MAKEUP)),
+            ahead: Ahead::new(limits.block_cache),
             views: Mutex::default(),
             adopted: Cache::new(limits.open_segments),
             damage,

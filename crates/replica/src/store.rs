@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     cache::Cache,
-    error::StoreResult,
+    error::{StoreError, StoreResult},
     format::manifest::Point,
     geometry::Cycle,
     medium::Medium,
@@ -37,7 +37,8 @@ impl Store {
     /// is written.
     ///
     /// # Errors
-    /// The medium cannot be read at all. Damage inside is told by
+    /// The medium cannot be read at all, or a newer program wrote to it
+    /// ([`TooNew`](StoreError::TooNew)). Damage inside is told by
     /// [`damage`](Self::damage), and by reads that meet it.
     pub fn open(medium: Arc<dyn Medium>, limits: Limits) -> StoreResult<Self> {
         let pages = Arc::new(Cache::new(limits.index_cache));
@@ -48,6 +49,7 @@ impl Store {
             attempts += 1;
             match replay::find(&*medium, &pages, Purpose::Reading) {
                 Err(error) if attempts == 4 => return Err(error),
+                Err(error @ StoreError::TooNew { .. }) => return Err(error),
                 Err(error) => tracing::debug!(error = error.chain(), "the store changed"),
                 Ok(found) => break found,
             }

@@ -5,7 +5,8 @@
 //! damage is an error that names disk, range and points. A view keeps its
 //! point alive while it exists, in this process.
 //!
-//! It does not read ahead: the medium does, and clients ask in large pieces.
+//! Who reads in order over NBD finds that what follows was read, decoded and proved
+//! meanwhile: `streams` says what, `ahead` sees to it.
 
 use std::sync::Arc;
 
@@ -14,10 +15,9 @@ use nbd::{
     protocol::{chunk::StatusExtent, constants::STATE_ZERO, errno::Errno, facts::ExportFacts},
     server::{Export, ExportError, ExportResult, Extent},
 };
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::{
-    cache::Cache,
     error::{StoreError, StoreResult},
     fetch::{Piece, PieceSource, Unread, pieces},
     format::manifest::Point,
@@ -26,8 +26,8 @@ use crate::{
     store::Store,
 };
 
-/// Blocks whose makeup a view remembers.
-const REMEMBERED: usize = 4096;
+/// What the makeup of a block takes in memory beside its pieces.
+const OVERHEAD: usize = 160;
 /// Blocks that one question about allocation looks at, at most.
 const STATUS_BLOCKS: u32 = 1 << 20;
 
@@ -38,14 +38,12 @@ pub struct View {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     shared: Arc<Shared>,
     point: Cycle,
     disk: DiskNumber,
     size: u64,
     description: String,
-    /// What blocks are made of.
-    makeup: Cache<u32, Arc<[Piece]>>,
 }
 
 impl Drop for Inner {
@@ -81,7 +79,6 @@ impl View {
             disk,
             size,
             description: format!("{disk} at {cycle}"),
-            makeup: Cache::new(REMEMBERED),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -122,7 +119,7 @@ impl View {
                 let result = self.inner.read_block(block, offset, end, &mut extents);
                 if result.is_err() {
                     extents.truncate(before);
-                    self.inner.makeup.forget(&block);
+                    self.inner.shared.makeups.forget(&(self.inner.point, key));
                 }
                 result
             })?;
@@ -139,7 +136,7 @@ impl View {
         let end = offset + length;
         let mut extents = Vec::new();
         for block in blocks(offset, end) {
-            let pieces = self.inner.makeup.get(&block)?;
+            let pieces = self.inner.remembered(block)?;
             for (piece, from, to) in parts(&pieces, block, offset, end) {
                 extents.push(match piece.source {
                     PieceSource::Bytes(entry) => {
@@ -150,6 +147,22 @@ impl View {
             }
         }
         Some(extents)
+    }
+
+    /// Takes note of a read, and has what is likely to be read next read in the
+    /// background. Called inside of a runtime.
+    fn read_ahead(&self, offset: u64, length: u64) {
+        let inner = &self.inner;
+        let ahead = &inner.shared.ahead;
+        let blocks = ahead.read((inner.point, inner.disk), offset, length, inner.size);
+        let missing: Vec<u32> = blocks.filter(|block| !inner.is_at_hand(*block)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        for _ in 0..ahead.push(&Arc::downgrade(inner), missing.into_iter()) {
+            let shared = Arc::clone(&inner.shared);
+            spawn_blocking(move || shared.ahead.work(Inner::fetch));
+        }
     }
 
     /// Reads into memory, for tests and tools.
@@ -192,15 +205,42 @@ impl View {
 }
 
 impl Inner {
+    /// What a block is made of, if that is at hand.
+    fn remembered(&self, block: u32) -> Option<Arc<[Piece]>> {
+        self.shared.makeups.get(&(self.point, BlockKey::new(self.disk, block)))
+    }
+
     fn makeup(&self, block: u32) -> StoreResult<Arc<[Piece]>> {
-        if let Some(pieces) = self.makeup.get(&block) {
+        if let Some(pieces) = self.remembered(block) {
             return Ok(pieces);
         }
         let key = BlockKey::new(self.disk, block);
         let versions = self.shared.index().versions(key, self.point)?;
         let found: Arc<[Piece]> = pieces(&versions).into();
-        self.makeup.put(block, Arc::clone(&found), 1);
+        let weight = size_of_val(&*found) + OVERHEAD;
+        self.shared.makeups.put((self.point, key), Arc::clone(&found), weight);
         Ok(found)
+    }
+
+    fn is_at_hand(&self, block: u32) -> bool {
+        let is_at_hand = |piece: &Piece| match &piece.source {
+            PieceSource::Bytes(entry) => self.shared.is_at_hand(entry),
+            PieceSource::Hole | PieceSource::Zero => true,
+        };
+        self.remembered(block).is_some_and(|pieces| pieces.iter().all(is_at_hand))
+    }
+
+    /// Has a block at hand, if that can be done. What is wrong is told to whoever
+    /// needs the block.
+    fn fetch(&self, block: u32) {
+        let Ok(pieces) = self.makeup(block) else { return };
+        for piece in &*pieces {
+            if let PieceSource::Bytes(entry) = &piece.source
+                && self.shared.bytes_of(entry).is_err()
+            {
+                return;
+            }
+        }
     }
 
     fn read_block(
@@ -325,10 +365,14 @@ impl Export for View {
 
     async fn read(&self, offset: u64, length: u32) -> ExportResult<Vec<Extent>> {
         if let Some(extents) = self.extents_at_hand(offset, length.into()) {
+            self.read_ahead(offset, length.into());
             return Ok(extents);
         }
         let view = self.clone();
-        in_background(move || view.extents(offset, length.into())).await
+        let reading = spawn_blocking(move || view.extents(offset, length.into()));
+        // Only now: what somebody waits for goes first.
+        self.read_ahead(offset, length.into());
+        told(reading.await)
     }
 
     async fn block_status(
@@ -346,7 +390,11 @@ impl Export for View {
 async fn in_background<T: Send + 'static>(
     act: impl FnOnce() -> StoreResult<T> + Send + 'static,
 ) -> ExportResult<T> {
-    let result = spawn_blocking(act).await;
+    told(spawn_blocking(act).await)
+}
+
+/// What came of something that was done in the background, for a client.
+fn told<T>(result: Result<StoreResult<T>, JoinError>) -> ExportResult<T> {
     let result = result.map_err(|_| ExportError::new(Errno::Io, "reading the store failed"))?;
     result.map_err(|error| {
         tracing::error!(error = error.chain(), "a view cannot be read");
@@ -356,4 +404,132 @@ async fn in_background<T: Send + 'static>(
             _ => wire,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        format::{
+            entry::Content,
+            record::{Consistency, HEADER},
+        },
+        medium::simulated::SimulatedMedium,
+        segment,
+        state::Limits,
+        writer::{SealFacts, Writer, WriterOptions},
+    };
+
+    const BLOCKS: u32 = 128;
+
+    /// Text, another one in each block.
+    fn bytes_of(block: u32) -> Vec<u8> {
+        format!("block {block} of a disk. ").into_bytes().repeat(4096)[..BLOCK as usize].to_vec()
+    }
+
+    fn facts() -> SealFacts {
+        SealFacts {
+            instant: 0,
+            consistency: Consistency::Crash,
+            origin: "test".to_owned(),
+            configuration: Vec::new(),
+        }
+    }
+
+    /// A point of a disk of so many blocks.
+    fn view() -> (SimulatedMedium, View) {
+        let medium = SimulatedMedium::new(1);
+        let mut writer = Writer::open(Arc::new(medium.clone()), WriterOptions::new(1)).unwrap();
+        let (disk, size) = (DiskNumber(0), u64::from(BLOCKS) * BLOCK);
+        writer.begin(&[size]).unwrap();
+        for block in 0..BLOCKS {
+            writer.write(disk, u64::from(block) * BLOCK, &bytes_of(block)).unwrap();
+        }
+        let point = writer.seal(facts()).unwrap();
+        writer.settle().unwrap();
+        let view = writer.store().view(point.cycle, disk).unwrap();
+        (medium, view)
+    }
+
+    async fn read(view: &View, block: u32) -> ExportResult<Vec<u8>> {
+        let extents = Export::read(view, u64::from(block) * BLOCK, BLOCK as u32).await?;
+        let data = extents.iter().map(|extent| match extent {
+            Extent::Data(data) => data.to_vec(),
+            Extent::Hole(length) => vec![0; *length as usize],
+        });
+        Ok(data.collect::<Vec<_>>().concat())
+    }
+
+    fn at_hand(view: &View) -> Vec<u32> {
+        (0..BLOCKS).filter(|block| view.inner.is_at_hand(*block)).collect()
+    }
+
+    /// Waits until these blocks, and no others, are at hand.
+    async fn expect_at_hand(view: &View, blocks: &[u32]) {
+        let waiting = async {
+            while at_hand(view) != blocks {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "at hand: {:?}", at_hand(view));
+    }
+
+    #[tokio::test]
+    async fn who_reads_in_order_finds_the_next_blocks_at_hand() {
+        let (_medium, view) = view();
+        for block in 0..4 {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block));
+        }
+        expect_at_hand(&view, &[0, 1, 2, 3, 4, 5, 6, 7]).await;
+        for block in 4..BLOCKS {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block), "block {block}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_who_reads_anywhere_nothing_more_is_read() {
+        let (_medium, view) = view();
+        for block in [100, 3, 55, 120, 20, 80] {
+            assert!(read(&view, block).await.unwrap() == bytes_of(block));
+        }
+        assert_eq!(at_hand(&view), [3, 20, 55, 80, 100, 120]);
+    }
+
+    #[tokio::test]
+    async fn damage_ahead_is_told_to_who_reads_it_and_nobody_else() {
+        let (medium, view) = view();
+        let spoilt = view.inner.makeup(5).unwrap();
+        let PieceSource::Bytes(entry) = spoilt[0].source else { panic!("{spoilt:?}") };
+        let Content::Data { place, .. } = entry.content else { panic!("{entry:?}") };
+        let name = segment::file_name(place.segment, 1);
+        medium.flip_bit(&name, place.offset as usize + HEADER + 20);
+        for block in 0..4 {
+            assert!(read(&view, block).await.is_ok());
+        }
+        expect_at_hand(&view, &[0, 1, 2, 3, 4, 6, 7]).await;
+        assert!(read(&view, 4).await.is_ok());
+        let told = read(&view, 5).await.unwrap_err();
+        assert_eq!(told.offset, Some(5 * BLOCK));
+        assert!(told.message.contains("damaged"), "{told}");
+        assert!(read(&view, 6).await.unwrap() == bytes_of(6));
+    }
+
+    #[test]
+    fn what_blocks_are_made_of_is_remembered_for_all_that_the_cache_holds() {
+        let medium = SimulatedMedium::new(1);
+        let mut writer = Writer::open(Arc::new(medium.clone()), WriterOptions::new(1)).unwrap();
+        let (disk, size) = (DiskNumber(0), 16_000 * BLOCK);
+        writer.begin(&[size]).unwrap();
+        writer.write(disk, 0, &bytes_of(0)).unwrap();
+        let point = writer.seal(facts()).unwrap().cycle;
+        writer.settle().unwrap();
+        let limits = Limits { block_cache: 1 << 30, ..Limits::default() };
+        let view = Store::open(Arc::new(medium), limits).unwrap().view(point, disk).unwrap();
+        view.extents(0, size).unwrap();
+        let found = view.extents_at_hand(0, size).unwrap();
+        assert_eq!(found.iter().map(Extent::len).sum::<u64>(), size);
+    }
 }

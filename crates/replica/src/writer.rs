@@ -167,7 +167,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`InUse`](StoreError::InUse), [`Fenced`](StoreError::Fenced),
-    /// [`LostRecords`](StoreError::LostRecords), and what the medium says.
+    /// [`LostRecords`](StoreError::LostRecords), [`TooNew`](StoreError::TooNew), and what
+    /// the medium says.
     pub fn open(medium: Arc<dyn Medium>, options: WriterOptions) -> StoreResult<Self> {
         let lock = medium.lock().map_err(|error| match error.kind() {
             std::io::ErrorKind::WouldBlock => StoreError::InUse,

@@ -18,6 +18,10 @@ pub fn of_store(machine: &str, folder: &Path, error: &StoreError) -> Fault {
             Code::StoreFailed,
             "Look at the kernel's log of this host for errors of the disk; it is tried again by itself.",
         ),
+        StoreError::TooNew { .. } => (
+            Code::StoreTooNew,
+            "A newer agent wrote it: upgrade the agent of this host. Until then no point is kept here, and none is lost.",
+        ),
         StoreError::InUse => (
             Code::StoreInUse,
             "Another process writes to it, such as a lifeboat store command: wait until it ends.",

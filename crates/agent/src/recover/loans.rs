@@ -12,7 +12,7 @@ use std::time::Duration;
 use domain::fault::{Code, Fault};
 use domain::id::{HostId, ProtectionId};
 use futures::SinkExt as _;
-use nbd::server::{Exports, ServerOptions, serve_connection};
+use nbd::server::{ServerOptions, serve_connection};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
@@ -24,6 +24,7 @@ use wire::command::{Answer, Loan};
 use wire::data::{Borrow, KeeperMessage, Lent};
 
 use super::files::{Filed, Files};
+use super::serve::Offer;
 use super::{point, serve};
 use crate::keep::Keepers;
 use crate::keep::session::{Borrower, refuse};
@@ -88,7 +89,7 @@ struct Inner {
 /// A loan, and what is served for it once anybody has asked.
 struct Lending {
     loan: Loan,
-    offer: OnceCell<(Exports, Lent)>,
+    offer: OnceCell<(Offer, Lent)>,
     ended: CancellationToken,
 }
 
@@ -97,15 +98,15 @@ impl Lending {
         Arc::new(Self { loan, offer: OnceCell::new(), ended: CancellationToken::new() })
     }
 
-    async fn offer(&self, keepers: &Keepers) -> Result<&(Exports, Lent), Fault> {
+    async fn offer(&self, keepers: &Keepers) -> Result<&(Offer, Lent), Fault> {
         let open = async || {
             let Loan { protection, point, .. } = self.loan;
             let doing = format!("lend point {point}");
             let (folder, facts) = point::find(keepers, &doing, protection, point).await?;
             let targets = facts.targets(&doing)?;
-            let exports = serve::offer("of the protection", &folder, point, &targets).await?;
+            let offer = serve::offer("of the protection", &folder, point, &targets).await?;
             let point::Facts { configuration, disks } = facts;
-            Ok((exports, Lent { disks, configuration }))
+            Ok((offer, Lent { disks, configuration }))
         };
         self.offer.get_or_try_init(open).await
     }
@@ -197,7 +198,7 @@ impl Loans {
         let Some(lending) = self.find(recovery).filter(|lending| lending.loan.to == peer) else {
             return refuse(channel, peer, not_lent(recovery, peer)).await;
         };
-        let (exports, lent) = match lending.offer(&self.0.keepers).await {
+        let (Offer { exports, .. }, lent) = match lending.offer(&self.0.keepers).await {
             Ok(offer) => offer,
             Err(fault) => return refuse(channel, peer, fault).await,
         };

@@ -21,7 +21,7 @@
 //! | files and sockets | [`folder`] |
 //! | making a machine of a point | [`define`] |
 //! | finding a point | [`point`] |
-//! | serving the point's disks | [`serve`] |
+//! | serving the point's disks, and the memory for it | [`serve`], [`memory`] |
 //! | points for machines at other hosts | [`loans`] |
 //! | machines of other hosts' points | [`borrow`] |
 //! | starting, stopping, and signs of life | [`life`] |
@@ -54,6 +54,7 @@ mod folder;
 mod hydrate;
 mod life;
 pub mod loans;
+mod memory;
 mod point;
 pub mod record;
 mod serve;

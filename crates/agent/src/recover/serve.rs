@@ -17,16 +17,24 @@ use uuid::Uuid;
 use super::Recoveries;
 use super::borrow::{Borrowed, Relay};
 use super::folder::Folder;
+use super::memory::{LEAST_BLOCK_CACHE, Promise};
 use super::record::{Origin, Record};
 use crate::keep::fault::of_store;
 
-/// Memory of one recovery's views: many may stand on views at once.
-const LIMITS: Limits = Limits { index_cache: 16 << 20, block_cache: 32 << 20, open_segments: 256 };
+/// Of looking at points, and of views with the least.
+const LIMITS: Limits =
+    Limits { index_cache: 16 << 20, block_cache: LEAST_BLOCK_CACHE, open_segments: 256 };
+
+/// The disks of a point, with the memory that their views may take.
+pub(super) struct Offer {
+    pub(super) exports: Exports,
+    _memory: Promise,
+}
 
 /// What serves a recovery; its views go with it.
 pub(super) enum Served {
     /// A point of this host.
-    Here(Server),
+    Here(Server, Offer),
     /// One that another host has lent.
     Lent(Relay),
 }
@@ -48,11 +56,13 @@ impl Recoveries {
         };
         let served = match record.origin()? {
             Origin::Here(store) => {
-                let exports = offer(&record.name, &store, record.point, &record.targets()).await?;
+                let offer = offer(&record.name, &store, record.point, &record.targets()).await?;
                 // Whoever can reach it may use it: the folder lets in QEMU's user alone.
                 let listener = Listener::unix(socket, 0o666).await;
                 let listener = listener.map_err(|error| unusable(&error))?;
-                Served::Here(Server::start(listener, exports, ServerOptions::default()))
+                let exports = offer.exports.clone();
+                let server = Server::start(listener, exports, ServerOptions::default());
+                Served::Here(server, offer)
             }
             Origin::Lent(keeper) => {
                 let borrowed = Borrowed { keeper, recovery: record.id };
@@ -68,7 +78,7 @@ impl Recoveries {
     pub(super) async fn serve_no_more(&self, id: Uuid) {
         let served = self.served().remove(&id);
         match served {
-            Some(Served::Here(server)) => server.cut().await,
+            Some(Served::Here(server, _offer)) => server.cut().await,
             Some(Served::Lent(relay)) => relay.cut().await,
             None => {}
         }
@@ -80,12 +90,16 @@ impl Recoveries {
     }
 }
 
-/// Opens the store of a recovery's machine, for reading.
+/// Opens the store of a recovery's machine, to look at its points.
 pub(super) async fn open(name: &str, folder: &Path) -> Result<Store, Fault> {
+    open_within(LIMITS, name, folder).await
+}
+
+async fn open_within(limits: Limits, name: &str, folder: &Path) -> Result<Store, Fault> {
     let (name, path) = (name.to_owned(), folder.to_owned());
     let opening = spawn_blocking(move || {
         let folder = MachineFolder { name: name.clone(), path };
-        folder.open(LIMITS).map_err(|error| of_store(&name, &folder.path, &error))
+        folder.open(limits).map_err(|error| of_store(&name, &folder.path, &error))
     });
     opening.await.map_err(|error| Fault::internal("open a store", &error))?
 }
@@ -96,8 +110,10 @@ pub(super) async fn offer(
     folder: &Path,
     point: u32,
     targets: &[String],
-) -> Result<Exports, Fault> {
-    let store = open(name, folder).await?;
+) -> Result<Offer, Fault> {
+    let memory = Promise::of_host();
+    let limits = Limits { block_cache: memory.bytes, ..LIMITS };
+    let store = open_within(limits, name, folder).await?;
     let exports = Exports::new();
     for (number, target) in (0_u16..).zip(targets) {
         let view = store.view(Cycle(point), DiskNumber(number)).map_err(|error| match error {
@@ -110,7 +126,7 @@ pub(super) async fn offer(
             .insert(target.clone(), Arc::new(view))
             .map_err(|error| Fault::internal("serve a disk", &error))?;
     }
-    Ok(exports)
+    Ok(Offer { exports, _memory: memory })
 }
 
 pub(super) fn unknown_point(name: &str, point: u32, cause: &str) -> Fault {

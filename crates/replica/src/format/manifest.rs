@@ -15,6 +15,8 @@ const MAGIC: [u8; 8] = *b"LBMANIF1";
 const VERSION: u16 = 1;
 /// Knows [`Hold::Lost`].
 const VERSION_LOST: u16 = 2;
+/// The newest version that is understood here.
+pub const NEWEST_VERSION: u16 = VERSION_LOST;
 /// The most bytes that a manifest unpacks to.
 const MAX: usize = 1 << 30;
 
@@ -286,22 +288,25 @@ impl Manifest {
         out
     }
 
+    /// The version of a file's contents, which proved themselves: of one that is
+    /// greater than [`NEWEST_VERSION`] nothing more is understood.
+    ///
+    /// # Errors
+    /// It is damaged or only half there.
+    pub fn version(bytes: &[u8]) -> Result<u16, Malformed> {
+        proved(bytes).map(|(version, _)| version)
+    }
+
     /// Reads a file's contents.
     ///
     /// # Errors
     /// It is damaged, only half there, or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let end = bytes.len().checked_sub(16).ok_or(Malformed("cut short"))?;
-        let (sealed, digest) = bytes.split_at_checked(end).ok_or(Malformed("cut short"))?;
-        if Digest::of(sealed).0 != digest {
-            return Err(Malformed("the manifest's hash is wrong"));
-        }
-        let mut cursor = Cursor(sealed);
-        if cursor.array()? != MAGIC {
-            return Err(Malformed("this is no manifest"));
-        }
-        if !(VERSION..=VERSION_LOST).contains(&cursor.u16()?) {
-            return Err(Malformed("a manifest of a newer version"));
+        let (version, mut cursor) = proved(bytes)?;
+        match version {
+            VERSION..=NEWEST_VERSION => {}
+            ..VERSION => return Err(Malformed("a manifest of a version that never was")),
+            _ => return Err(Malformed("a manifest of a newer version")),
         }
         cursor.u16()?;
         let length = cursor.u32()? as usize;
@@ -422,6 +427,21 @@ impl Manifest {
         }
         Ok(Self { sequence, generation, next, replay, open, points, runs, segments, adopted })
     }
+}
+
+/// The version, and what follows it up to the digest. All versions begin and end
+/// like this, so that a newer one is told from a damaged one.
+fn proved(bytes: &[u8]) -> Result<(u16, Cursor<'_>), Malformed> {
+    let end = bytes.len().checked_sub(16).ok_or(Malformed("cut short"))?;
+    let (sealed, digest) = bytes.split_at_checked(end).ok_or(Malformed("cut short"))?;
+    if Digest::of(sealed).0 != digest {
+        return Err(Malformed("the manifest's hash is wrong"));
+    }
+    let mut cursor = Cursor(sealed);
+    if cursor.array()? != MAGIC {
+        return Err(Malformed("this is no manifest"));
+    }
+    Ok((cursor.u16()?, cursor))
 }
 
 fn put_count(out: &mut Vec<u8>, count: usize) {

@@ -9,6 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use zstd::bulk::Decompressor;
 
 use super::{Cursor, Digest, Malformed, put_blob};
@@ -226,26 +227,57 @@ impl Header {
     /// It is damaged.
     pub fn open_payload(&self, stored: &[u8]) -> Result<Vec<u8>, Malformed> {
         let stored = stored.get(..self.stored as usize).ok_or(Malformed("cut short"))?;
-        // What is damaged does not have the digest: the checksum, which proves
-        // records without unpacking them, would say nothing more.
-        let expected = match self.kind {
+        let plain = match self.codec {
+            Codec::Plain => stored.to_vec(),
+            Codec::Zstd => self.unpack(stored)?,
+        };
+        self.prove(&plain)?;
+        Ok(plain)
+    }
+
+    /// As [`open_payload`](Self::open_payload), of a whole record, header and all.
+    /// What was not compressed is not copied.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn open_record(&self, record: Vec<u8>) -> Result<Bytes, Malformed> {
+        if self.codec == Codec::Zstd {
+            let stored = record.get(HEADER..).ok_or(Malformed("cut short"))?;
+            return self.open_payload(stored).map(Bytes::from);
+        }
+        let end = HEADER + self.stored as usize;
+        if record.len() < end {
+            return Err(Malformed("cut short"));
+        }
+        let plain = Bytes::from(record).slice(HEADER..end);
+        self.prove(&plain)?;
+        Ok(plain)
+    }
+
+    /// Bytes that the payload has, or at most has, before compression.
+    fn expected(&self) -> usize {
+        match self.kind {
             Kind::Data => self.pages.bytes(),
             Kind::Commit => MAX_COMMIT,
             Kind::Footer => super::segment::MAX_SEGMENT as usize,
             Kind::Zero | Kind::Discard | Kind::Adopted { .. } => 0,
-        };
-        let plain = match self.codec {
-            Codec::Plain => stored.to_vec(),
-            Codec::Zstd => unpack(stored, expected)
-                .map_err(|_| Malformed("the payload cannot be decompressed"))?,
-        };
-        if self.kind == Kind::Data && plain.len() != expected {
+        }
+    }
+
+    fn unpack(&self, stored: &[u8]) -> Result<Vec<u8>, Malformed> {
+        unpack(stored, self.expected()).map_err(|_| Malformed("the payload cannot be decompressed"))
+    }
+
+    /// What is damaged does not have the digest: the checksum, which proves records
+    /// without unpacking them, would say nothing more.
+    fn prove(&self, plain: &[u8]) -> Result<(), Malformed> {
+        if self.kind == Kind::Data && plain.len() != self.expected() {
             return Err(Malformed("the payload has the wrong length"));
         }
-        if Digest::of(&plain) != self.digest {
+        if Digest::of(plain) != self.digest {
             return Err(Malformed("the payload's hash is wrong"));
         }
-        Ok(plain)
+        Ok(())
     }
 }
 
@@ -444,6 +476,11 @@ mod tests {
         assert!(header.open_payload(&spoilt).is_err());
         let liar = Header { payload_crc: crc32c::crc32c(&spoilt), ..header };
         assert_eq!(liar.open_payload(&spoilt).unwrap_err().0, "the payload's hash is wrong");
+        let record = |payload: &[u8]| [&header.encode(1), payload, &[0; 16]].concat();
+        assert_eq!(header.open_record(record(&[7; 8192])).unwrap(), [7; 8192].as_slice());
+        assert!(header.open_record(record(&spoilt)).is_err());
+        assert!(header.open_record(record(&[7; 8000])).is_err());
+        assert!(header.open_record(vec![0; 10]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use replica::{
     adopt::Condition,
     error::StoreError,
+    format::{Digest, manifest::NEWEST_VERSION},
     geometry::{Cycle, DiskNumber},
     medium::{
         Medium,
@@ -210,6 +211,46 @@ fn of_two_writers_only_one_publishes() {
     medium.publish(&format!("man/{:016x}.man", number + 1), b"somebody else").unwrap();
     first.begin(&DISKS).unwrap();
     assert!(matches!(first.checkpoint(), Err(StoreError::Fenced { .. })));
+}
+
+/// Publishes the newest manifest once more, as the next one, with this done to what its
+/// digest is of, and perhaps to the whole.
+fn publish_next(medium: &SimulatedMedium, first: impl Fn(&mut [u8]), then: impl Fn(&mut [u8])) {
+    let (name, length) = medium.list("man").unwrap().pop().unwrap();
+    let mut bytes = vec![0; length as usize];
+    medium.open(&name).unwrap().read_at(&mut bytes, 0).unwrap();
+    let (sealed, digest) = bytes.split_at_mut(length as usize - 16);
+    first(sealed);
+    digest.copy_from_slice(&Digest::of(sealed).0);
+    then(&mut bytes);
+    let number = u64::from_str_radix(&name[4..20], 16).unwrap();
+    medium.publish(&format!("man/{:016x}.man", number + 1), &bytes).unwrap();
+}
+
+#[test]
+fn what_a_newer_program_wrote_is_refused_and_not_passed_over() {
+    let (medium, _) = sealed();
+    let newer = NEWEST_VERSION + 1;
+    publish_next(&medium, |sealed| sealed[8..10].copy_from_slice(&newer.to_le_bytes()), |_| {});
+    let reading = Store::open(Arc::new(medium.clone()), Limits::default()).unwrap_err();
+    let writing = Writer::open(Arc::new(medium), WriterOptions::new(9)).map(|_| ()).unwrap_err();
+    for error in [reading, writing] {
+        let StoreError::TooNew { found, known, .. } = &error else { panic!("{error}") };
+        assert_eq!((*found, *known), (newer, NEWEST_VERSION));
+        let told = error.chain();
+        assert!(told.contains(&format!("version {newer} ")), "{told}");
+        assert!(told.contains(&format!("version {NEWEST_VERSION} ")), "{told}");
+        assert!(told.contains("upgrade"), "{told}");
+    }
+}
+
+#[test]
+fn a_damaged_manifest_gives_way_to_the_one_before_whatever_version_it_claims() {
+    let (medium, points) = sealed();
+    let newer = (NEWEST_VERSION + 1).to_le_bytes();
+    publish_next(&medium, |_| {}, |bytes| bytes[8..10].copy_from_slice(&newer));
+    let store = Store::open(Arc::new(medium), Limits::default()).unwrap();
+    model::check(&store, &points);
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub(super) fn store(doing: impl Into<String>, error: &StoreError) -> Fault {
             Code::StoreDamaged,
             "It can still be read: export the points that you need, and import them into a new store.",
         ),
+        StoreError::TooNew { .. } => (
+            Code::StoreTooNew,
+            "Use a version of Lifeboat that is as new as the one that wrote it.",
+        ),
         StoreError::InUse => (
             Code::StoreInUse,
             "That is the agent of this host, or another command. Wait, or stop the agent: systemctl stop lifeboat-agent",

@@ -237,6 +237,7 @@ impl Capture for Simulated {
             }
         };
         Ok(Cut {
+            of_a_machine_off: false,
             checkpoint: Some(CheckpointName::draw()),
             instant,
             consistency: Consistency::Crash { short_of_app: None },

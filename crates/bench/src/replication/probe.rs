@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf};
 use agent::{
     keep::Keepers,
     peer::{self, Passport},
+    recover::loans::Loans,
 };
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
@@ -56,9 +57,10 @@ impl Probe {
             let mut terminate = signal(SignalKind::terminate())?;
             let keepers = Keepers::new(&orders.folder);
             keepers.reconcile(&orders.keeping);
+            let loans = Loans::open(orders.folder.join("loans"), keepers.clone())?;
             let (_renewed, passport) = watch::channel(passport);
             tokio::select! {
-                () = peer::serve(&orders.address, passport, keepers) => {}
+                () = peer::serve(&orders.address, passport, keepers, loans) => {}
                 _ = terminate.recv() => {}
             }
             Ok(())

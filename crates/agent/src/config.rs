@@ -54,6 +54,10 @@ pub struct Config {
     /// Where the disks of machines go that are made of recovery points.
     #[serde(default = "default_recovery_folder")]
     pub recovery_folder: PathBuf,
+    /// For so many seconds the controller is waited for after a start, before machines
+    /// are started whose policy wants that when nobody can be asked.
+    #[serde(default = "default_alone_after_seconds")]
+    pub alone_after_seconds: u64,
 }
 
 fn default_listen() -> String {
@@ -70,6 +74,10 @@ fn default_capture_folder() -> PathBuf {
 
 fn default_scratch_limit_mib() -> u64 {
     8192
+}
+
+fn default_alone_after_seconds() -> u64 {
+    120
 }
 
 fn default_recovery_folder() -> PathBuf {
@@ -128,6 +136,10 @@ pub struct Flags {
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_folder: Option<PathBuf>,
+    /// Seconds without the controller, after which policies say what is started [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone_after_seconds: Option<u64>,
 }
 
 impl Config {
@@ -160,7 +172,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
             .collect();
-        assert_eq!(all_keys.len(), 10, "each key is in the sample");
+        assert_eq!(all_keys.len(), 11, "each key is in the sample");
         load(&all_keys.join("\n"), &Flags::default()).unwrap();
     }
 }

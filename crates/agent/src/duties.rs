@@ -60,12 +60,13 @@ fn keep(folder: &StateFolder, duties: &Duties) -> io::Result<()> {
 }
 
 /// Does what the duties say, for ever. `learned` has what the controller says;
-/// none until it said something.
+/// none until it said something. Once nothing was heard of it for `alone_after`, what
+/// policies want then is done.
 pub async fn perform(
     folder: Arc<StateFolder>,
     around: Surroundings,
     keepers: Keepers,
-    owners: Owners,
+    (owners, alone_after): (Owners, Duration),
     mut learned: watch::Receiver<Option<Duties>>,
     reports: watch::Sender<Replication>,
 ) {
@@ -85,6 +86,9 @@ pub async fn perform(
     }
     keepers.reconcile(&known.keeping);
     let mut left = known.heritage.clone();
+    let mut is_alone = true;
+    let patience = sleep(alone_after);
+    tokio::pin!(patience);
     loop {
         tokio::select! {
             changed = learned.changed() => {
@@ -93,6 +97,7 @@ pub async fn perform(
                 }
                 let duties = learned.borrow_and_update().clone();
                 if let Some(duties) = duties {
+                    is_alone = false;
                     // First of all: who must not run is stopped at once.
                     owners.learn(&duties.ownership).await;
                     match keep(&folder, &duties) {
@@ -105,6 +110,10 @@ pub async fn perform(
                     left.clone_from(&duties.heritage);
                     known = duties;
                 }
+            }
+            () = &mut patience, if is_alone => {
+                is_alone = false;
+                owners.nobody_answers().await;
             }
             _ = rings.changed() => {}
             _ = keeps.changed() => {}

@@ -112,11 +112,13 @@ async fn work(config: Config) -> Result<(), Fault> {
         wishes: around.wishes.clone(),
     });
     let folder = Arc::new(folder);
+    let owners =
+        Owners::new(epochs.clone(), operating.clone(), &config.state_folder.join("epochs"));
     let performed = duties::perform(
         Arc::clone(&folder),
         around,
         keepers.clone(),
-        Owners::new(epochs.clone(), operating.clone(), &config.state_folder.join("epochs")),
+        (owners, Duration::from_secs(config.alone_after_seconds)),
         learned,
         tell_reports,
     );

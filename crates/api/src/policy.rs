@@ -24,6 +24,15 @@ words! {
     }
 }
 
+words! {
+    /// What an agent does with a machine that was failed over before, after a restart
+    /// of its host, if nobody can be asked whose the machine is.
+    WhenAlone = domain::failover::Alone {
+        StayDown = "stay-down",
+        StartIfLastActive = "start-if-last-active",
+    }
+}
+
 /// How machines are protected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
@@ -53,6 +62,8 @@ pub struct Policy {
     pub hydration_bytes_per_second: Option<u64>,
     /// What becomes of points at a commit.
     pub points_at_commit: PointsAtCommit,
+    /// What an agent does when its host was restarted and nobody can be asked.
+    pub when_alone: WhenAlone,
     /// How many protections follow it.
     pub protections: u32,
 }
@@ -119,6 +130,8 @@ pub struct PolicyTerms {
     pub hydration_bytes_per_second: Option<u64>,
     /// What becomes of points at a commit.
     pub points_at_commit: Option<PointsAtCommit>,
+    /// What an agent does when its host was restarted and nobody can be asked.
+    pub when_alone: Option<WhenAlone>,
 }
 
 /// Makes a policy.
@@ -172,6 +185,7 @@ impl TryFrom<PolicyTerms> for domain::policy::Change {
             resynchronise_in: terms.resynchronise_in.map(windows).transpose()?,
             hydration: terms.hydration_bytes_per_second.map(ByteCount::new),
             points_at_commit: terms.points_at_commit.map(Into::into),
+            alone: terms.when_alone.map(Into::into),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! A policy is always sound: [`Policy::changed`] is the only way to another
 //! one, and it refuses with every [`Flaw`] at once.
 
+use crate::failover::Alone;
 use std::fmt;
 
 use crate::calendar::{BandwidthRule, WINDOWS_MAX, Window};
@@ -32,6 +33,9 @@ pub struct Policy {
     pub hydration: Option<ByteCount>,
     /// What becomes of points at a commit.
     pub points_at_commit: PointsAtCommit,
+    /// What an agent does with a machine that was failed over before, after a restart
+    /// of its host, if nobody can be asked whose the machine is.
+    pub alone: Alone,
 }
 
 /// What becomes, at a commit, of the points that nothing holds.
@@ -118,6 +122,7 @@ impl Default for Policy {
             resynchronise_in: Vec::new(),
             hydration: None,
             points_at_commit: PointsAtCommit::Dropped,
+            alone: Alone::StayDown,
         }
     }
 }
@@ -149,6 +154,8 @@ pub struct Change {
     pub hydration: Option<ByteCount>,
     /// What becomes of points at a commit.
     pub points_at_commit: Option<PointsAtCommit>,
+    /// What an agent does when nobody can be asked.
+    pub alone: Option<Alone>,
 }
 
 impl Policy {
@@ -178,6 +185,7 @@ impl Policy {
             resynchronise_in: change.resynchronise_in.unwrap_or(hours),
             hydration: limit(change.hydration, self.hydration),
             points_at_commit: change.points_at_commit.unwrap_or(self.points_at_commit),
+            alone: change.alone.unwrap_or(self.alone),
         };
         let flaws = changed.flaws();
         if flaws.is_empty() { Ok(changed) } else { Err(flaws) }

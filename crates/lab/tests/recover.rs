@@ -99,6 +99,7 @@ async fn a_machine_is_recovered_where_its_points_are() -> Result<()> {
     ensure!(fs::read_dir(&west_folder)?.count() == 1, "one machine's disks");
 
     a_fenced_machine_stays_down(&lab, &west, machine).await?;
+    a_host_alone_starts_what_its_policy_says(&lab, &mut west, machine).await?;
     drop(east);
     west.stop().await?;
     lab.stop().await
@@ -159,6 +160,29 @@ async fn a_fenced_machine_stays_down(lab: &Lab, west: &Agent, machine: MachineUu
     ensure!(web.boot_check()?.is_clean(), "after all that");
     let shut_down = Work::ShutDown { machine, within_seconds: 60, force: false };
     ensure!(command(west, shut_down).await? == Ok(down(Downed::InOrder)));
+    Ok(())
+}
+
+/// The host was restarted, as far as its agent can see, and nobody can be asked.
+async fn a_host_alone_starts_what_its_policy_says(
+    lab: &Lab,
+    west: &mut Agent,
+    machine: MachineUuid,
+) -> Result<()> {
+    let web = lab.west().guest("web");
+    let epochs = west.state_folder().join("epochs");
+    let file = epochs.join(format!("{machine}.json"));
+    let mut known: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    known["autostart"] = true.into();
+    for (alone, runs) in [(false, false), (true, true)] {
+        west.stop().await?;
+        known["alone"] = alone.into();
+        fs::write(&file, serde_json::to_vec(&known)?)?;
+        fs::write(epochs.join("boot"), "an earlier start")?;
+        west.start_as(&[], &["--alone-after-seconds", "1"]).await?;
+        tokio::time::sleep(AWAY).await;
+        ensure!(web.is_running().await? == runs, "alone: {alone}");
+    }
     Ok(())
 }
 

@@ -190,6 +190,10 @@ pub struct Ownership {
     pub epoch: u64,
     /// Whether it is this host's in that epoch.
     pub ours: bool,
+    /// Whether its agent starts it, if it is this host's by all that is known there,
+    /// when the host was restarted and the controller cannot be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starts_alone: bool,
 }
 
 /// Which points stay.

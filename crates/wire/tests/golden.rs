@@ -326,7 +326,8 @@ fn replication_is_wished_and_told_as_ever() {
     if let Some(keeping) = more.keeping.first_mut() {
         keeping.import = Some(OfflineCopy { wish: id(16), folder: "/mnt/disk".into() });
     }
-    more.ownership = vec![Ownership { machine: MachineUuid::new(id(2)), epoch: 3, ours: true }];
+    let machine = MachineUuid::new(id(2));
+    more.ownership = vec![Ownership { machine, epoch: 3, ours: true, starts_alone: false }];
     keeps("controller-duties-2-carried", &ControllerMessage::Duties(Box::new(more.clone())));
     more.heritage = vec![heritage()];
     keeps("controller-duties-4", &ControllerMessage::Duties(Box::new(more)));

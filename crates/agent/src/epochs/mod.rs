@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-use domain::failover::fence::{Epoch, Known, heed};
+use domain::failover::fence::{Alone, Decision, Epoch, Known, Told, heed, may_start};
 use domain::fault::{Code, Fault};
 use domain::id::MachineUuid;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,10 @@ struct EpochFile {
     /// Whether the controller's duties have told of it: it is forgotten when they
     /// tell of it no more.
     listed: bool,
+    /// Whether it is started, if it is this host's by all that is known, when the host
+    /// was restarted and nobody can be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    alone: bool,
 }
 
 /// What is known. Clones share it.
@@ -109,6 +113,7 @@ impl Epochs {
             ours,
             autostart: file.is_some_and(|file| file.autostart),
             listed: file.is_some_and(|file| file.listed),
+            alone: file.is_some_and(|file| file.alone),
         };
         self.keep(&mut files, machine, file)
     }
@@ -119,11 +124,14 @@ impl Epochs {
     /// that were this host's at the end: of another side's machine, what lies here
     /// must not start beside it.
     pub fn learn(&self, ownerships: &[Ownership]) -> Vec<MachineUuid> {
-        for Ownership { machine, epoch, ours } in ownerships {
+        for Ownership { machine, epoch, ours, starts_alone } in ownerships {
             let before = self.known(*machine);
-            let learned = self
-                .heed(*machine, *epoch, *ours)
-                .and_then(|()| self.change(*machine, |file| file.listed = true));
+            let learned = self.heed(*machine, *epoch, *ours).and_then(|()| {
+                let said = |file: &mut EpochFile| {
+                    (file.listed, file.alone) = (true, *starts_alone);
+                };
+                self.change(*machine, said)
+            });
             match learned {
                 Ok(()) if before.is_some_and(|known| known.epoch.number() == *epoch) => {}
                 Ok(()) => info!(%machine, epoch, ours, "whose the machine is, was learned"),
@@ -176,6 +184,19 @@ impl Epochs {
     #[must_use]
     pub fn starts_by_itself(&self, machine: MachineUuid) -> bool {
         self.lock().get(&machine).is_some_and(|file| file.autostart)
+    }
+
+    /// Machines that may be started although nobody can be asked: by what is known here
+    /// and by their policy.
+    #[must_use]
+    pub fn startable_alone(&self) -> Vec<MachineUuid> {
+        let files = self.lock();
+        let may = |file: &EpochFile| {
+            let alone = if file.alone { Alone::StartIfLastActive } else { Alone::StayDown };
+            let (_, decision) = may_start(known_of(file), Told::Nothing, alone);
+            matches!(decision, Decision::Start(_))
+        };
+        files.iter().filter(|(_, file)| may(file)).map(|(machine, _)| *machine).collect()
     }
 
     /// Remembers that libvirt would have started a machine by itself.
@@ -280,17 +301,25 @@ mod tests {
         assert_eq!(refused(3, false), Err(Code::EpochStale));
         assert_eq!(epochs.learn(&[]), []);
         assert!(epochs.known(machine).is_some(), "the controller never told of it");
-        assert_eq!(epochs.learn(&[Ownership { machine, epoch: 4, ours: false }]), []);
-        assert_eq!(epochs.learn(&[Ownership { machine, epoch: 2, ours: true }]), []);
+        assert_eq!(
+            epochs.learn(&[Ownership { machine, epoch: 4, ours: false, starts_alone: false }]),
+            []
+        );
+        assert_eq!(
+            epochs.learn(&[Ownership { machine, epoch: 2, ours: true, starts_alone: false }]),
+            []
+        );
         epochs.note_autostart(machine).unwrap();
         let again = Epochs::in_folder(folder.path()).unwrap();
         assert_eq!(again.known(machine), Some(Known { epoch: Epoch::new(4), ours: false }));
         assert!(again.is_anothers(machine));
+        assert_eq!(again.startable_alone(), []);
         let file = fs::read_to_string(folder.path().join(format!("{machine}.json"))).unwrap();
         assert_eq!(file.trim(), GOLDEN.trim());
         assert_eq!(again.learn(&[]), [], "it runs on the other side");
         assert_eq!(again.known(machine), None);
-        again.learn(&[Ownership { machine, epoch: 5, ours: true }]);
+        again.learn(&[Ownership { machine, epoch: 5, ours: true, starts_alone: true }]);
+        assert_eq!(again.startable_alone(), [machine], "its policy says so");
         again.note_autostart(machine).unwrap();
         assert_eq!(again.learn(&[]), [machine], "libvirt shall start it by itself again");
         assert_eq!(Epochs::in_folder(folder.path()).unwrap().known(machine), None);

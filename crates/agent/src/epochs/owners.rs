@@ -5,7 +5,7 @@
 //! started is remembered, and given back to libvirt when the machine is protected
 //! no longer. After the host was restarted, this agent starts such a machine once
 //! the controller has confirmed that it is this host's (ADR 15); without the
-//! controller it stays down.
+//! controller it stays down, unless its policy says otherwise.
 
 use std::collections::HashSet;
 use std::fs;
@@ -65,23 +65,39 @@ impl Owners {
         }
     }
 
+    /// Nobody has answered for a while since this agent began: machines are started of
+    /// which the policy wants that.
+    pub async fn nobody_answers(&self) {
+        for machine in self.epochs.startable_alone() {
+            told(self.start_once(machine, "nobody can be asked, and it was this host's").await);
+        }
+    }
+
     /// Of a machine that is this host's, as the controller has confirmed.
     async fn keep(&self, machine: MachineUuid) -> Result<(), Fault> {
         let doing = format!("take over the start of machine {machine}");
-        let look = move |operator: &Operator| {
-            Ok((operator.drop_autostart(machine)?, operator.power(machine)?))
-        };
-        let (autostart, power) = self.operating.ask(&doing, look).await?;
-        if autostart {
+        let drop = move |operator: &Operator| operator.drop_autostart(machine);
+        if self.operating.ask(&doing, drop).await? {
             self.epochs.note_autostart(machine)?;
         }
+        self.start_once(machine, "the controller says that it is this host's").await
+    }
+
+    /// Starts a machine that libvirt would have started with the host; once.
+    async fn start_once(&self, machine: MachineUuid, why: &str) -> Result<(), Fault> {
         let Some(started) = &self.restarted else { return Ok(()) };
         // Once: who shuts it down afterwards means it.
         let is_first = started.lock().unwrap_or_else(PoisonError::into_inner).insert(machine);
-        if is_first && power == Power::Off && self.epochs.starts_by_itself(machine) {
-            let doing = format!("start machine {machine} after the restart of the host");
-            info!(%machine, "started after the restart of the host: the controller says that it is this host's");
-            self.operating.ask(&doing, move |operator: &Operator| operator.start(machine)).await?;
+        if !is_first || !self.epochs.starts_by_itself(machine) {
+            return Ok(());
+        }
+        let doing = format!("start machine {machine} after the restart of the host");
+        let start = move |operator: &Operator| match operator.power(machine)? {
+            Power::Off => operator.start(machine).map(|()| true),
+            Power::On | Power::Unknown => Ok(false),
+        };
+        if self.operating.ask(&doing, start).await? {
+            info!(%machine, why, "started after the restart of the host");
         }
         Ok(())
     }

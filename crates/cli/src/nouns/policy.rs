@@ -3,7 +3,7 @@
 use api::List;
 use api::policy::{
     BandwidthRule, ChangePolicy, Compression, CreatePolicy, PointsAtCommit, Policy, PolicyTerms,
-    RetentionTier,
+    RetentionTier, WhenAlone,
 };
 use clap::Subcommand;
 use domain::units::{ByteCount, Hours, Seconds};
@@ -101,6 +101,11 @@ pub(crate) struct Terms {
     /// kept
     #[arg(long)]
     points_at_commit: Option<PointsAtCommit>,
+    /// What an agent does with a machine that was failed over before, when its host was
+    /// restarted and nobody can be asked whose the machine is: stay-down or
+    /// start-if-last-active
+    #[arg(long)]
+    when_alone: Option<WhenAlone>,
 }
 
 impl From<Terms> for PolicyTerms {
@@ -120,6 +125,7 @@ impl From<Terms> for PolicyTerms {
                 .then_some(terms.resynchronise_in),
             hydration_bytes_per_second: terms.hydration_rate,
             points_at_commit: terms.points_at_commit,
+            when_alone: terms.when_alone,
         }
     }
 }
@@ -275,6 +281,7 @@ fn show(session: &Session, policy: &Policy) {
         ("Bandwidth", limits.join("\n")),
         ("Resynchronised", resynchronised),
         ("At a commit", at_commit(policy)),
+        ("When a host is alone", format!("after its restart: {}", policy.when_alone)),
         ("Machines", policy.protections.to_string()),
     ];
     output::item(session.json, policy, &fields);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use domain::failover::{Epoch, Known, Side, Tests};
+use domain::failover::{Alone, Epoch, Known, Side, Tests};
 use domain::id::HostId;
 use domain::policy::{self, Policy};
 use domain::units::ByteCount;
@@ -118,13 +118,18 @@ fn ownership(protection: &Protection, host: HostId) -> Option<Ownership> {
         // A host that the machine has left, or that only lends its points.
         let is_near = protection.former_hosts.contains(&host) || protection.target == host;
         let (machine, epoch) = (protection.machine, standing.epoch.number());
-        return is_near.then_some(Ownership { machine, epoch, ours: false });
+        return is_near.then_some(Ownership { machine, epoch, ours: false, starts_alone: false });
     };
     // A side that is not to know yet that it is its own still keeps the machine
     // down, as it did before.
     let not_yet = Known { epoch: Epoch::new(standing.epoch.number() - 1), ours: false };
     let known = standing.told(side).unwrap_or(not_yet);
-    Some(Ownership { machine: protection.machine, epoch: known.epoch.number(), ours: known.ours })
+    Some(Ownership {
+        machine: protection.machine,
+        epoch: known.epoch.number(),
+        ours: known.ours,
+        starts_alone: known.ours && protection.policy.alone == Alone::StartIfLastActive,
+    })
 }
 
 fn shipping(protection: &Protection, target: Option<&Peer>) -> Shipping {
@@ -310,7 +315,10 @@ mod tests {
         let left = Protection { former_hosts: vec![host(4)], failover, ..protection() };
         let told = duties_of(host(4), &[left], &peers);
         let (machine, epoch) = (protection().machine, 4);
-        assert_eq!(told.ownership, [Ownership { machine, epoch, ours: false }]);
+        assert_eq!(
+            told.ownership,
+            [Ownership { machine, epoch, ours: false, starts_alone: false }]
+        );
         assert_eq!((told.shipping.len(), told.keeping.len(), told.heritage.len()), (0, 0, 1));
         // Made elsewhere than its points are: there alone it may run.
         let from = domain::failover::Origin::Protected;
@@ -320,7 +328,11 @@ mod tests {
         let away = Protection { compute: Some(host(9)), failover, ..protection() };
         let owned = |number| duties_of(host(number), std::slice::from_ref(&away), &peers).ownership;
         for (number, ours) in [(1, false), (3, false), (9, true)] {
-            assert_eq!(owned(number), [Ownership { machine, epoch, ours }], "{number}");
+            assert_eq!(
+                owned(number),
+                [Ownership { machine, epoch, ours, starts_alone: false }],
+                "{number}"
+            );
         }
         let ending = Protection { disabling: Some(OffsetDateTime::UNIX_EPOCH), ..protection() };
         assert_eq!(duties_of(host(1), &[ending], &peers), Duties::default());

@@ -40,6 +40,7 @@ fn view(named: NamedPolicy) -> Policy {
         resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
         hydration_bytes_per_second: policy.hydration.map(domain::units::ByteCount::bytes),
         points_at_commit: policy.points_at_commit.into(),
+        when_alone: policy.alone.into(),
         protections: named.protections,
     }
 }

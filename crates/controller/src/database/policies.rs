@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use domain::calendar::BandwidthRule;
+use domain::failover::Alone;
 use domain::id::PolicyId;
 use domain::name::Name;
 use domain::policy::{Compression, PointsAtCommit, Policy, Retention, Tier};
@@ -64,6 +65,8 @@ struct PolicyDocument {
     hydration_bytes_per_second: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     points_stay_at_commit: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    starts_alone: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,6 +118,10 @@ impl TryFrom<PolicyDocument> for Policy {
                 true => PointsAtCommit::Kept,
                 false => PointsAtCommit::Dropped,
             },
+            alone: match stored.starts_alone {
+                true => Alone::StartIfLastActive,
+                false => Alone::StayDown,
+            },
         })
     }
 }
@@ -142,6 +149,7 @@ impl From<&Policy> for PolicyDocument {
             resynchronise_in: policy.resynchronise_in.iter().map(ToString::to_string).collect(),
             hydration_bytes_per_second: policy.hydration.map(ByteCount::bytes),
             points_stay_at_commit: policy.points_at_commit == PointsAtCommit::Kept,
+            starts_alone: policy.alone == Alone::StartIfLastActive,
         }
     }
 }
@@ -313,6 +321,7 @@ mod tests {
         let policy = Policy {
             hydration: Some(ByteCount::new(50_000_000)),
             points_at_commit: PointsAtCommit::Kept,
+            alone: Alone::StartIfLastActive,
             ..Policy::default()
         };
         let golden = r#""hydration_bytes_per_second":50000000,"points_stay_at_commit":true}"#;

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use wire::tls::{Credentials, host_of, peer_agent, peer_name, peer_port};
 
 use crate::identity::Identity;
+use crate::keep::session::Borrower;
 use crate::keep::{Keepers, session};
 use crate::recover::loans::Loans;
 
@@ -31,6 +32,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// as often as this.
 const ALIVE_AFTER: Duration = Duration::from_secs(60);
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// A connection that came in.
+type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Bytes that the kernel takes beyond those that are on their way.
 const UNSENT_MAX: u32 = 256 << 10;
@@ -104,10 +108,17 @@ pub async fn serve(
         let passport = passport.borrow().clone();
         let (keepers, loans) = (keepers.clone(), loans.clone());
         tokio::spawn(async move {
-            if let Err(error) = welcome(stream, passport, &keepers, &loans).await {
-                debug!(%error, "a connection to the port for agents came to nothing");
+            match welcome(stream, passport, &keepers).await {
+                Ok(None) => {}
+                Ok(Some((borrower, peer))) => {
+                    // For days, maybe: it keeps no shipper out.
+                    drop(slot);
+                    loans.serve(borrower, peer).await;
+                }
+                Err(error) => {
+                    debug!(%error, "a connection to the port for agents came to nothing");
+                }
             }
-            drop(slot);
         });
     }
 }
@@ -116,8 +127,7 @@ async fn welcome(
     stream: TcpStream,
     passport: Passport,
     keepers: &Keepers,
-    loans: &Loans,
-) -> io::Result<()> {
+) -> io::Result<Option<(Borrower<ServerStream>, HostId)>> {
     stream.set_nodelay(true)?;
     // A borrower may have nothing to read for days; one that is gone is found so.
     let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_EVERY);
@@ -130,10 +140,8 @@ async fn welcome(
         return Err(io::Error::other("its certificate is no agent's"));
     };
     info!(%peer, "another agent is connected");
-    if let Some(borrower) = session::serve(keepers, passport.host, peer, stream).await {
-        loans.serve(borrower, peer).await;
-    }
-    Ok(())
+    let borrower = session::serve(keepers, passport.host, peer, stream).await;
+    Ok(borrower.map(|borrower| (borrower, peer)))
 }
 
 /// Connects to the agent of `peer`.

@@ -165,7 +165,9 @@ fn judge(
     let Orphan { standing, loose } =
         orphan(standing).map_err(|refusal| made_no_sense(refusal.reason.to_owned()))?;
     let (source, target) = (seat(&heritage.source, known)?, seat(&heritage.target, known)?);
-    let compute = heritage.compute.as_ref().map(|place| seat(place, known)).transpose()?;
+    // One that is its source's again is made nowhere.
+    let compute = heritage.compute.as_ref().filter(|_| standing.state != State::Protected);
+    let compute = compute.map(|place| seat(place, known)).transpose()?;
     Ok(Adoption {
         source,
         target,

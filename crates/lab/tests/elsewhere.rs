@@ -63,8 +63,10 @@ async fn a_machine_is_made_elsewhere_than_its_points_are() -> Result<()> {
     // It says that points are left at west.
     ensure!(job.state == JobState::SucceededWithWarnings, "{job:?}");
     ensure!(loans(&west)? == 0, "what was lent was not returned");
-    west.stop().await?;
     controller.replicates("web", SOON).await?;
+    // It has no part in the protection any more, and keeps the machine down.
+    ensure!(is_fenced(&west, &home.uuid().await?)?, "west forgot whose the machine is");
+    west.stop().await?;
     let now = controller.protection("web").await?;
     ensure!((now.source.name.as_str(), now.target.name.as_str()) == ("annex", "east"), "{now:?}");
     away.acknowledges(10).await?;
@@ -93,6 +95,13 @@ async fn fails_over(controller: &Controller<'_>, home: &Guest, away: &Guest) -> 
     ensure!(away.is_running().await? && !home.is_running().await?, "it runs at one side");
     ensure!(controller.protection("web").await?.active.name == "annex", "where it runs");
     Ok(())
+}
+
+/// Whether a host knows that a machine is another's.
+fn is_fenced(agent: &Agent, machine: &str) -> Result<bool> {
+    let file = agent.state_folder().join(format!("epochs/{machine}.json"));
+    let known: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    Ok(known["ours"] == false)
 }
 
 /// How many points a host has lent.

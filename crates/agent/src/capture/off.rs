@@ -141,32 +141,47 @@ impl Off {
             Since::Known(known) if known.tracked.contains(&target) => Some(&known.name),
             _ => None,
         };
-        let (server, bitmap) = match bitmap {
-            None => (self.listening(&disk, socket, None, &of).await?, None),
-            Some(name) => match self.listening(&disk, socket, Some(name.as_str()), &of).await {
-                Ok(server) => (server, Some(name)),
-                Err(error) => {
-                    // QEMU ended without saving it.
-                    info!(machine = %of.machine, disk = %target, %error, "a bitmap is of no use");
-                    (self.listening(&disk, socket, None, &of).await?, None)
+        if let Some(name) = bitmap {
+            match self.told_since(&disk, socket, name, since, &of, ended).await {
+                Ok(Some((server, base, reader))) => {
+                    let size = reader.size();
+                    let disk = CutDisk { target, size, way: Way::Whole, base, reader };
+                    return Ok((server, disk));
                 }
-            },
-        };
-        let address = Address::unix(socket);
-        let mut reader =
-            DiskReader::open_until(&address, of.clone(), None, Arc::clone(ended)).await?;
-        let size = reader.size();
-        let seen = plan::plan(&[SeenDisk { disk, size }], since, &BTreeSet::new());
-        let told = seen.into_iter().map(|planned| planned.base).next();
-        let base = match (bitmap, told) {
-            (Some(name), Some(base @ Base::Since(_))) => {
-                let (bitmap, ended) = (Some(name.as_str()), Arc::clone(ended));
-                reader = DiskReader::open_until(&address, of, bitmap, ended).await?;
-                base
+                Ok(None) => {}
+                // QEMU ended without saving it.
+                Err(error) => {
+                    info!(machine = %of.machine, disk = %target, %error, "a bitmap is of no use");
+                }
             }
-            _ => Base::Whole(WholeReason::Off),
-        };
+        }
+        let server = self.listening(&disk, socket, None, &of).await?;
+        let (address, ended) = (Address::unix(socket), Arc::clone(ended));
+        let reader = DiskReader::open_until(&address, of, None, ended).await?;
+        let (size, base) = (reader.size(), Base::Whole(WholeReason::Off));
         Ok((server, CutDisk { target, size, way: Way::Whole, base, reader }))
+    }
+
+    /// Serves a disk with what its bitmap tells; none if that is not what changed since.
+    /// The server may listen before it has found out that the bitmap is of no use.
+    async fn told_since(
+        &self,
+        disk: &Disk,
+        socket: &Path,
+        name: &CheckpointName,
+        since: &Since,
+        of: &Of,
+        ended: &Arc<OnceLock<Ended>>,
+    ) -> Result<Option<(Child, Base, DiskReader)>, CaptureError> {
+        // Of its own: a server that is given up may listen for another moment.
+        let socket = &socket.with_extension("since");
+        let server = self.listening(disk, socket, Some(name.as_str()), of).await?;
+        let (address, bitmap) = (Address::unix(socket), Some(name.as_str()));
+        let reader = DiskReader::open_until(&address, of.clone(), bitmap, ended.clone()).await?;
+        let seen = SeenDisk { disk: disk.clone(), size: reader.size() };
+        let planned = plan::plan(&[seen], since, &BTreeSet::new());
+        let base = planned.into_iter().map(|planned| planned.base).next();
+        Ok(base.filter(|base| matches!(base, Base::Since(_))).map(|base| (server, base, reader)))
     }
 
     /// A server that listens.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use domain::fault::{Code, Fault};
 use futures::{SinkExt as _, StreamExt as _};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -30,6 +31,8 @@ use crate::peer::{self, Passport};
 
 /// How long the keeper may take to open the point.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a keeper that says nothing is asked whether it is there.
+const ALIVE: Duration = Duration::from_secs(5);
 /// QEMU opens one connection for each disk; others wait.
 const CONNECTIONS: usize = 64;
 /// The pause after a connection that could not be taken.
@@ -57,6 +60,15 @@ impl Borrowed {
     async fn open(&self, passport: &Passport) -> Result<(Channel, Lent), Fault> {
         let RecordedKeeper { name, address, .. } = &self.keeper;
         let stream = peer::dial(address, self.keeper.host(), name, passport).await?;
+        let alive = TcpKeepalive::new().with_time(ALIVE).with_interval(ALIVE).with_retries(3);
+        let socket = SockRef::from(stream.get_ref().0);
+        // A guest waits for an answer that a keeper without power will never give.
+        let set = socket
+            .set_tcp_keepalive(&alive)
+            .and_then(|()| socket.set_tcp_user_timeout(Some(ALIVE * 4)));
+        if let Err(error) = set {
+            debug!(%error, "a keeper that is gone is noticed late");
+        }
         let mut channel = Framed::new(stream, ShipperCodec::default());
         let gone = |cause: String| {
             Fault::new(
@@ -118,7 +130,7 @@ impl Relay {
         Ok(Self { socket, tasks })
     }
 
-    /// Ends all connections, and waits until that is done.
+    /// Ends all connections and listens no more.
     pub(super) async fn cut(mut self) {
         self.tasks.shutdown().await;
         // Nobody listens on it any more.

@@ -15,7 +15,7 @@ use futures::SinkExt as _;
 use nbd::server::{ServerOptions, serve_connection};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -33,6 +33,8 @@ use crate::keep::session::{Borrower, refuse};
 pub const FOLDER: &str = "loans";
 /// Version of the files' format.
 const FORMAT: u16 = 1;
+/// Disks that are read at the same time; each has one or two connections.
+const CONNECTIONS: usize = 4096;
 /// How long a borrower may take to read what the point tells.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -82,6 +84,7 @@ struct Inner {
     files: Files<LoanFile>,
     keepers: Keepers,
     lent: Mutex<HashMap<Uuid, Arc<Lending>>>,
+    slots: Semaphore,
     /// Held by whoever lends or takes back.
     turn: tokio::sync::Mutex<()>,
 }
@@ -126,7 +129,13 @@ impl Loans {
             (loan.recovery, Lending::of(loan))
         });
         let lent = Mutex::new(lent.collect());
-        Ok(Self(Arc::new(Inner { files, keepers, lent, turn: tokio::sync::Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            files,
+            keepers,
+            lent,
+            slots: Semaphore::new(CONNECTIONS),
+            turn: tokio::sync::Mutex::default(),
+        })))
     }
 
     /// Keeps a point for a machine that another host makes of it, durable on
@@ -181,7 +190,9 @@ impl Loans {
             self.0.files.forget(recovery)
         };
         if let Err(fault) = ended.await {
+            // It lasts, and is served again.
             pins.pin(recovery, protection, point);
+            self.lock().insert(recovery, Lending::of(lending.loan));
             return Err(fault);
         }
         self.lock().remove(&recovery);
@@ -195,6 +206,9 @@ impl Loans {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Borrower { wish: Borrow { recovery }, mut channel } = borrower;
+        let Ok(_slot) = self.0.slots.try_acquire() else {
+            return refuse(channel, peer, too_many(peer)).await;
+        };
         let Some(lending) = self.find(recovery).filter(|lending| lending.loan.to == peer) else {
             return refuse(channel, peer, not_lent(recovery, peer)).await;
         };
@@ -228,6 +242,15 @@ impl Loans {
         // Changes are insertions and removals; none stops half-way.
         self.0.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn too_many(peer: HostId) -> Fault {
+    Fault::new(
+        Code::PeerRefused,
+        format!("lend a point to host {peer}"),
+        format!("{CONNECTIONS} disks of lent points are read from this host already"),
+        "Commit or complete failovers that run from points of this host; it is tried again by itself.",
+    )
 }
 
 fn not_lent(recovery: Uuid, peer: HostId) -> Fault {

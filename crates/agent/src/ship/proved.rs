@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::fault::of_capture;
 use crate::capture::{Base, Cut};
 
-/// For so long a comparison counts.
+/// For so long a comparison counts from its last part on.
 const COUNTS: Duration = Duration::from_secs(15 * 60);
 /// So many changed blocks of 64 KiB are remembered: 16 GiB.
 const REMEMBERED: usize = 1 << 18;
@@ -68,7 +68,8 @@ impl Proved {
             while let Some(stretch) = changes.next().await.map_err(of_capture)? {
                 let end = (stretch.offset + stretch.length).div_ceil(BLOCK);
                 let touched = stretch.offset / BLOCK..end;
-                if touched.end - touched.start > room as u64 {
+                let left = room.saturating_sub(disk.changed.len()) as u64;
+                if touched.end - touched.start > left {
                     return Ok(None);
                 }
                 disk.changed.extend(touched);
@@ -84,12 +85,12 @@ impl Proved {
         self.disks.iter().all(|disk| disk.reached == disk.blocks())
     }
 
-    /// Blocks of a disk that are to be compared, as stretches of at most so many:
-    /// first and count.
-    pub(super) fn stretches(&self, disk: u16, most: u64) -> Vec<(u64, u64)> {
+    /// Blocks of a disk that were not compared yet, and with `again` those that may have
+    /// changed since, as stretches of at most so many: first and count.
+    pub(super) fn stretches(&self, disk: u16, most: u64, again: bool) -> Vec<(u64, u64)> {
         let Some(disk) = self.disks.get(usize::from(disk)) else { return Vec::new() };
         let mut stretches: Vec<(u64, u64)> = Vec::new();
-        for block in &disk.changed {
+        for block in disk.changed.iter().filter(|_| again) {
             match stretches.last_mut() {
                 Some((first, count)) if *first + *count == *block && *count < most => *count += 1,
                 _ => stretches.push((*block, 1)),
@@ -125,24 +126,25 @@ mod tests {
 
     #[test]
     fn what_is_left_is_compared_in_stretches_up_to_a_bound() {
-        assert_eq!(proved(9, 9, &[1, 2, 3, 7, 8]).stretches(0, 8), [(1, 3), (7, 2)]);
-        assert_eq!(proved(9, 9, &[1, 2, 3]).stretches(0, 2), [(1, 2), (3, 1)]);
-        assert_eq!(proved(9, 4, &[2]).stretches(0, 3), [(2, 1), (4, 3), (7, 2)]);
-        assert_eq!(proved(9, 9, &[]).stretches(1, 3), []);
+        assert_eq!(proved(9, 9, &[1, 2, 3, 7, 8]).stretches(0, 8, true), [(1, 3), (7, 2)]);
+        assert_eq!(proved(9, 9, &[1, 2, 3]).stretches(0, 2, true), [(1, 2), (3, 1)]);
+        assert_eq!(proved(9, 4, &[2]).stretches(0, 3, true), [(2, 1), (4, 3), (7, 2)]);
+        assert_eq!(proved(9, 4, &[2]).stretches(0, 3, false), [(4, 3), (7, 2)]);
+        assert_eq!(proved(9, 9, &[]).stretches(1, 3, true), []);
     }
 
     #[test]
     fn it_is_whole_once_everything_was_compared() {
         let mut proved = proved(5, 0, &[]);
         while !proved.is_whole() {
-            let stretches = proved.stretches(0, 2);
+            let stretches = proved.stretches(0, 2, true);
             proved.was_compared(0, stretches[0]);
         }
-        assert_eq!(proved.stretches(0, 2), []);
+        assert_eq!(proved.stretches(0, 2, true), []);
         proved.disks[0].changed.insert(3);
-        assert_eq!(proved.stretches(0, 2), [(3, 1)]);
+        assert_eq!(proved.stretches(0, 2, true), [(3, 1)]);
         assert!(proved.is_whole());
         proved.was_compared(0, (3, 1));
-        assert_eq!(proved.stretches(0, 2), []);
+        assert_eq!(proved.stretches(0, 2, true), []);
     }
 }

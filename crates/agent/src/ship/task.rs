@@ -159,6 +159,18 @@ impl Board {
     }
 }
 
+/// Times that a comparison of a machine that runs begins from nothing.
+const BEGINNINGS: u32 = 3;
+
+fn writes_too_much(machine: &str) -> Fault {
+    Fault::new(
+        Code::NotVerified,
+        format!("compare machine {machine} with its replica while it runs"),
+        "it writes more than is remembered of what changed",
+        "Compare it in a quieter hour, or while it is off.",
+    )
+}
+
 /// The task of one machine.
 pub(super) struct Task {
     around: Surroundings,
@@ -183,6 +195,8 @@ pub(super) struct Task {
     off: Option<String>,
     /// What was compared last, for as long as that is of use.
     proved: Option<Proved>,
+    /// How often a comparison that is wished for had to begin from nothing.
+    begun_anew: u32,
     /// What the connection was made to.
     dialled: Option<Destination>,
     /// The folder that the first copy goes into.
@@ -224,6 +238,7 @@ impl Task {
             app_due: None,
             off: None,
             proved: None,
+            begun_anew: 0,
             dialled: None,
             folder: None,
         }
@@ -311,18 +326,26 @@ impl Task {
     /// a comparison that has not come to its end.
     fn fulfil(&mut self, point: PointMark, proved: Option<Result<Proved, Fault>>) -> Next {
         self.failures = 0;
+        let was_none = self.proved.is_none();
         let is_whole = matches!(&proved, Some(Ok(proved)) if proved.is_whole());
         for wish in std::mem::take(&mut self.wished) {
             match &proved {
                 _ if !wish.compare => wish.answer(Ok(point)),
                 Some(Ok(_)) if is_whole => wish.answer(Ok(point)),
-                Some(Ok(_)) => self.wished.push(wish),
+                Some(Ok(_)) => {
+                    self.begun_anew += u32::from(was_none);
+                    self.wished.push(wish);
+                }
                 Some(Err(fault)) => wish.answer(Err(fault.clone())),
                 None => wish.answer(Err(Fault::internal("compare", &"nothing was compared"))),
             }
         }
         self.proved = proved.and_then(Result::ok);
-        if self.wished.is_empty() { Next::WhenDue } else { Next::AtOnce }
+        if self.wished.is_empty() {
+            self.begun_anew = 0;
+            return Next::WhenDue;
+        }
+        Next::AtOnce
     }
 
     async fn round(&mut self, duty: &Shipping) -> Result<Next, Fault> {
@@ -330,6 +353,8 @@ impl Task {
         while let Ok(wish) = self.wishes.try_recv() {
             self.wished.push(wish);
         }
+        // Nobody waits for what a job wished that was cancelled.
+        self.wished.retain(|wish| !wish.is_given_up());
         if self.wished.is_empty() {
             self.failures = 0;
         }
@@ -414,6 +439,7 @@ impl Task {
         // What changes meanwhile is told of by nobody.
         let known = self.proved.clone().filter(|_| was_steady);
         let window = Portions::default().window;
+        let begun_anew = self.begun_anew;
         let result = round
             .run(async |cut, point, sender| {
                 let report = match verify_wish {
@@ -426,6 +452,9 @@ impl Task {
                 };
                 if !compare {
                     return (report, known.map(Ok));
+                }
+                if begun_anew >= BEGINNINGS && known.is_none() {
+                    return (report, Some(Err(writes_too_much(&duty.name))));
                 }
                 let known = known.unwrap_or_else(|| Proved::nothing(cut));
                 // What the guest overwrites meanwhile takes up room; of one that is off

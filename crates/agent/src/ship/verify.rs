@@ -55,8 +55,9 @@ pub(super) async fn verify(
     VerifyReport { wish, point, finished: OffsetDateTime::now_utc(), disks, trouble }
 }
 
-/// Compares what of a cut is not known to be the same in its point, up to a moment,
-/// if there is one: how far it came.
+/// Compares what of a cut is not known to be the same in its point: how far it came.
+/// With a moment up to which, only what was never compared, and some of that in any
+/// case: what changes all the time is left to the end.
 ///
 /// # Errors
 /// [`Code::ReplicaDiffers`], or why they could not be compared.
@@ -70,13 +71,17 @@ pub(super) async fn prove(
 ) -> Result<Proved, Fault> {
     let doing = || format!("compare machine {machine} with its replica");
     let disks = || (0_u16..).zip(&cut.disks);
-    let blocks = |(number, _)| proved.stretches(number, BLOCKS).into_iter().map(|(_, count)| count);
+    let again = until.is_none();
+    let blocks =
+        |(number, _)| proved.stretches(number, BLOCKS, again).into_iter().map(|(_, count)| count);
     let backlog = Backlog::new(0, disks().flat_map(blocks).sum::<u64>() * BLOCK, progress);
+    let mut compared = 0;
     for (number, disk) in disks() {
-        for (first, count) in proved.stretches(number, BLOCKS) {
-            if until.is_some_and(|until| Instant::now() >= until) {
+        for (first, count) in proved.stretches(number, BLOCKS, again) {
+            if compared > 0 && until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(proved);
             }
+            compared += count;
             let looked = async {
                 let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
                 Ok((digests_of(disk, first, count).await?, theirs))

@@ -23,6 +23,11 @@ pub(super) struct Wish {
 }
 
 impl Wish {
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     pub(super) fn answer(self, answer: Result<PointMark, Fault>) {
         // Who wished may be gone; the point is made.
         let _ = self.answer.send(answer);

@@ -146,7 +146,8 @@ pub(super) async fn order(
     let mut order = order_of(&stored, &caller);
     order.point = point_of(wish.point.as_deref(), &doing)?;
     if let Some(to) = &wish.to {
-        order.at = elsewhere(&controller, &stored, to, &doing).await?.map(HostId::uuid);
+        let wished = (to.as_str(), wish.point.as_deref());
+        order.at = elsewhere(&controller, &stored, wished, &doing).await?.map(HostId::uuid);
     }
     order.force = wish.force;
     order.vouched = wish.source_is_down;
@@ -190,7 +191,7 @@ pub(super) async fn order(
 async fn elsewhere(
     controller: &Controller,
     stored: &Stored,
-    reference: &str,
+    (reference, from_point): (&str, Option<&str>),
     doing: &str,
 ) -> Result<Option<HostId>, Failure> {
     let of_database = |error| Failure::of_database(doing, error);
@@ -199,13 +200,16 @@ async fn elsewhere(
     if there == stored.away() {
         return Ok(stored.compute);
     }
+    let goes_on = stored.failover.recovery.is_some() && from_point.is_none();
+    if there == stored.target && !goes_on {
+        return Ok(Some(there));
+    }
     let hosts = Hosts::read(controller).await.map_err(of_database)?;
     let name = |host| hosts.get(host).map(|(_, side)| side.name.clone());
     let (row, side) = hosts.get(there).map_err(of_database)?;
     let (keeper, keeping) = hosts.get(stored.target).map_err(of_database)?;
     let (site, keepers_site) = (row.site(), keeper.site());
     let (site, keepers_site) = (site.map_err(of_database)?, keepers_site.map_err(of_database)?);
-    let is_returning = stored.failover.recovery.is_some();
     let made_at = name(stored.away()).map_err(of_database)?;
     may_be_made_at(&Elsewhere {
         name: &side.name,
@@ -214,7 +218,7 @@ async fn elsewhere(
         reachability: side.reachability,
         borrows: row.knows_loans(),
         cannot_lend: (!keeper.knows_loans()).then_some(keeping.name.as_str()),
-        made_at: is_returning.then_some(made_at.as_str()),
+        made_at: goes_on.then_some(made_at.as_str()),
     })
     .map_err(|Unsuitable { reason, advice }| {
         Fault::new(Code::RequestInvalid, doing, reason, advice)
@@ -270,7 +274,7 @@ async fn plan(
     };
     let mut remarks = Vec::new();
     let mut to = observed.target.name.clone();
-    if let Some(compute) = order.at().or(stored.compute) {
+    if let Some(compute) = order.at().or(stored.compute).filter(|at| *at != stored.target) {
         to = hosts.get(compute).map_err(of_database)?.1.name.clone();
         remarks.push(format!(
             "until the failover is committed, {to} reads what the machine has not written there from {}, over the network",

@@ -357,35 +357,31 @@ async fn keep(
                 .execute(&mut *connection)
                 .await?;
         }
-        Along::Compute(host) => {
-            sqlx::query("UPDATE protections SET compute_host_id = $2 WHERE id = $1")
-                .bind(&id)
-                .bind(host.to_string())
-                .execute(&mut *connection)
-                .await?;
-        }
+        Along::Compute(host) => compute_at(connection, before, host).await?,
         Along::Turn(to) => turn(connection, before, to, now).await?,
     }
-    if let (Some(compute), State::Protected) = (before.compute, after.state) {
-        returned(connection, before, compute).await?;
+    if before.compute.is_some() && after.state == State::Protected {
+        compute_at(connection, before, before.target).await?;
     }
     Ok(changed.rows_affected() == 1)
 }
 
-/// A machine that was made at another host than its target, or was to be, is its
-/// source's again: it stays fenced there.
-async fn returned(
+/// The machine is made at this host from now on; where it was or may have been made
+/// before, it stays fenced.
+async fn compute_at(
     connection: &mut SqliteConnection,
     before: &Protection,
-    compute: HostId,
+    host: HostId,
 ) -> Result<()> {
-    let mut former = before.former_hosts.clone();
-    if !former.contains(&compute) {
-        former.push(compute);
-    }
-    sqlx::query("UPDATE protections SET compute_host_id = NULL, former_hosts = $2 WHERE id = $1")
+    // Nobody was told anything before the fence.
+    let is_untouched =
+        matches!(before.failover.state, Some(State::FailingOver { phase: Phase::BeforeFence, .. }));
+    let left = before.compute.filter(|left| *left != host && !is_untouched);
+    let known = before.former_hosts.iter().copied().filter(|known| Some(*known) != left);
+    sqlx::query("UPDATE protections SET compute_host_id = $2, former_hosts = $3 WHERE id = $1")
         .bind(before.id.to_string())
-        .bind(ids(former))
+        .bind((host != before.target).then(|| host.to_string()))
+        .bind(ids(known.chain(left)))
         .execute(connection)
         .await?;
     Ok(())
@@ -408,7 +404,7 @@ async fn turn(
     let to = to.unwrap_or(before.source);
     let from = before.compute.unwrap_or(before.target);
     // What the machine leaves behind where it was must never start there.
-    let left = before.former_hosts.iter().copied().chain([before.source]);
+    let left = before.former_hosts.iter().copied().chain([before.source, before.target]);
     let former = ids(left.filter(|host| ![to, from].contains(host)));
     let generation = protections::next_generation(connection, before.machine, now).await?;
     sqlx::query(

@@ -324,7 +324,7 @@ mod tests {
             alone: Alone::StartIfLastActive,
             ..Policy::default()
         };
-        let golden = r#""hydration_bytes_per_second":50000000,"points_stay_at_commit":true}"#;
+        let golden = r#""hydration_bytes_per_second":50000000,"points_stay_at_commit":true,"starts_alone":true}"#;
         let document = write(&policy);
         assert!(document.ends_with(golden), "{document}");
         assert_eq!(read(FORMAT, &document).unwrap(), policy);

@@ -59,7 +59,8 @@ impl Live {
             source: host(stored.source),
             target: host(stored.target),
             target_address: row(stored.target).and_then(|row| row.peer_address()).map(Into::into),
-            borrower: at.or(stored.compute).map(host),
+            borrower: at.or(stored.compute).filter(|at| *at != stored.target).map(host),
+            made_at: host(stored.away()),
             // What is under way knows its own tests.
             standing: stored.standing(Tests::default()),
             recovery: stored.failover.recovery,

@@ -56,6 +56,19 @@ pub struct Order {
     /// points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Uuid>,
+    /// Where the former was made, if another host is to take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_at: Option<FormerHost>,
+}
+
+/// A host that is to have no part any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerHost {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
 }
 
 /// A test.
@@ -126,6 +139,7 @@ impl Order {
             reversal: None,
             to: None,
             at: None,
+            former_at: None,
         }
     }
 

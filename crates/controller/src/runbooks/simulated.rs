@@ -72,6 +72,8 @@ struct Scene {
     reversal: Option<JobId>,
     /// The host on which the machine is made, if that is not the target's.
     compute: Option<HostId>,
+    /// A host whose agent never answers; nothing runs there.
+    gone: Option<HostId>,
     /// Home, away, and elsewhere.
     sides: [There; 3],
 }
@@ -214,7 +216,9 @@ impl World for Simulation {
         async move {
             yield_now().await;
             let scene = self.scene();
-            let borrower = at.or(scene.compute).map(|id| Host { id, ..elsewhere() });
+            let target = host(scene.standing.target());
+            let borrower = at.or(scene.compute).filter(|at| *at != target.id);
+            let borrower = borrower.map(|id| Host { id, ..elsewhere() });
             Ok(Protected {
                 machine: MachineUuid::new(Uuid::from_u128(7)),
                 name: "web".into(),
@@ -222,6 +226,7 @@ impl World for Simulation {
                 target: host(scene.standing.target()),
                 target_address: Some("192.0.2.2:7444".into()),
                 borrower,
+                made_at: scene.compute.map_or(target, |_| elsewhere()),
                 standing: scene.standing,
                 recovery: scene.recovery,
                 at_commit: (None, PointsAtCommit::Dropped),
@@ -252,7 +257,9 @@ impl World for Simulation {
                 match along {
                     Along::Nothing => {}
                     Along::Recovery(recovery) => scene.recovery = recovery,
-                    Along::Compute(host) => scene.compute = Some(host),
+                    Along::Compute(there) => {
+                        scene.compute = Some(there).filter(|there| *there == elsewhere().id);
+                    }
                     Along::Turn(_) => (scene.recovery, scene.held) = (None, true),
                 }
                 if after.state == State::Protected {
@@ -306,6 +313,11 @@ impl World for Simulation {
     ) -> BoxFuture<'a, Result<Answer, NotGiven>> {
         async move {
             yield_now().await;
+            if self.scene().gone.as_ref() == Some(&to.id) {
+                let cause = "it is gone";
+                let fault = Fault::new("LB4006", "reach it", cause, "Bring it back.");
+                return Err(NotGiven::NotConnected(fault));
+            }
             let at = [host(Side::Home), host(Side::Away), elsewhere()];
             let at = at.iter().position(|known| known == to).expect("a known host");
             let answer = self.scene().act(at, &work)?;
@@ -407,6 +419,7 @@ fn protected() -> Scene {
         unsent: false,
         reversal: None,
         compute: None,
+        gone: None,
         sides: [home, away, There::default()],
     }
 }
@@ -427,6 +440,7 @@ fn failed_over() -> Scene {
         unsent: false,
         reversal: None,
         compute: None,
+        gone: None,
         sides: [home, away, There::default()],
     }
 }
@@ -474,6 +488,40 @@ fn at_another_host_than_its_points_it_is_as_at_theirs() {
     passes(|| change_point::ChangePoint, failed_over_elsewhere(), order(), true);
     passes(|| commit::Commit, failed_over_elsewhere(), order(), true);
     passes(|| undo::UndoFailover, failed_over_elsewhere(), order(), true);
+}
+
+/// It burns down while the machine runs there: with nobody to ask, somebody vouches.
+#[test]
+fn a_host_elsewhere_that_is_gone_leaves_a_way_home_and_a_way_on() {
+    let burnt = |mut scene: Scene| {
+        scene.gone = Some(elsewhere().id);
+        scene.sides[ELSEWHERE] = There::default();
+        scene
+    };
+    let runbook = || undo::UndoFailover;
+    let scene = burnt(failed_over_elsewhere());
+    let rehearsed = Arc::new(Rehearsed { runbook, scene, order: order(), forward: false });
+    let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
+    assert_eq!(played.end, jobs::End::SucceededWithWarnings);
+    let (state, _, recovery, .., compute, [home, ..]) = played.after;
+    assert_eq!((state, recovery, compute, home.0), (State::Protected, None, None, true));
+
+    // The source is lost as well, and the job that returned it was abandoned.
+    for phase in [Return::Fencing, Return::Starting] {
+        let mut scene = burnt(failed_over_elsewhere());
+        scene.standing.state = State::Returning { phase, from: Origin::Protected };
+        scene.standing.epoch = Epoch::new(3);
+        let at = Some(host(Side::Away).id.uuid());
+        let order = Order { vouched: true, at, ..order() };
+        let runbook = || unplanned::UnplannedFailover;
+        let rehearsed = Arc::new(Rehearsed { runbook, scene, order, forward: false });
+        let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
+        assert_eq!(played.end, jobs::End::SucceededWithWarnings, "{phase:?}");
+        let (state, _, recovery, .., compute, [home, away, _]) = played.after;
+        assert!(matches!(state, State::CommitPending { .. }), "{state:?}");
+        assert_eq!((recovery, compute), (Some(RECOVERY), None));
+        assert_eq!((home.0, away.0), (false, true));
+    }
 }
 
 /// Runs at another host than its points are at, and waits to be committed.

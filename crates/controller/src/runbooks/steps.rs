@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::failover::{Event, Fenced, Kind, Operation, Phase, Return, Standing, State};
 use domain::fault::Code;
+use domain::id::HostId;
 use jobs::{
     Context, Failure, Fault, OnFailure, Outcome, Resumer, Retry, Runbook, Step, Table, Undo, Wait,
 };
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use wire::command::{Answer, Lender, Loan, Purpose, Recovery, Work};
 use wire::replication::PointMark;
 
-use super::order::{Alive, Chosen, Order, PointWish};
+use super::order::{Alive, Chosen, FormerHost, Order, PointWish};
 use super::{Host, NotGiven, Protected, World};
 use crate::database::failover::Along;
 
@@ -66,7 +67,12 @@ pub(super) async fn give(cx: &Cx, host: &Host, work: Work) -> Result<Answer, Not
 }
 
 pub(super) async fn look(order: &Order, cx: &Cx) -> Result<Protected, Failure> {
-    Ok(cx.world().look(order.protection(), order.at()).await?)
+    let mut machine = cx.world().look(order.protection(), order.at()).await?;
+    if order.test.is_some() && order.at.is_none() {
+        // A failover elsewhere, which may come meanwhile, moves no test.
+        machine.borrower = None;
+    }
+    Ok(machine)
 }
 
 pub(super) async fn happen(order: &Order, cx: &Cx, event: Event) -> Result<Standing, Failure> {
@@ -103,6 +109,10 @@ impl<R: OfMachine> Step<R> for Begin {
         // A machine that nobody has seen is better started in vain.
         order.ran = machine.ran.unwrap_or(true);
         order.former = machine.recovery;
+        if order.former_at.is_none() && machine.made_at != *machine.compute() {
+            let Host { id, name } = machine.made_at.clone();
+            order.former_at = Some(FormerHost { id: id.uuid(), name });
+        }
         if !is_under_way(self.0, machine.standing.state) {
             let along = match order.at() {
                 Some(host) if order.test.is_none() => Along::Compute(host),
@@ -312,10 +322,7 @@ impl<R: OfMachine> Step<R> for FenceSource {
             Ok(_) => Fenced::Acknowledged(epoch),
             Err(NotGiven::NotConnected(_)) if self.may_vouch => {
                 if !order.vouched && cx.resumed().is_none() {
-                    return Ok(Outcome::Wait(Wait::for_operator(format!(
-                        "vouch that host {} is without power or does not run {}: its agent does not answer, and a link that is cut looks the same",
-                        machine.source.name, machine.name
-                    ))));
+                    return Ok(Outcome::Wait(must_vouch(&machine.source, &machine)));
                 }
                 cx.warn(format!(
                     "host {} did not acknowledge; somebody vouched that it does not run {}",
@@ -343,8 +350,21 @@ impl<R: OfMachine> Step<R> for DiscardFormer {
 
     async fn run(&self, order: &mut Order, cx: &Cx) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        if let Some(recovery) = order.former.filter(|_| !order.goes_on_with_former()) {
+        let Some(recovery) = order.former.filter(|_| !order.goes_on_with_former()) else {
+            return Ok(Outcome::Done);
+        };
+        let Some(FormerHost { id, name }) = order.former_at.clone() else {
             discard(cx, &machine, recovery).await?;
+            return Ok(Outcome::Done);
+        };
+        let there = Host { id: HostId::new(id), name };
+        match give(cx, &there, Work::Discard { recovery }).await {
+            Ok(_) => end_loan(cx, &machine, recovery).await,
+            Err(NotGiven::NotConnected(_)) if cx.resumed().is_none() => {
+                return Ok(Outcome::Wait(must_vouch(&there, &machine)));
+            }
+            Err(NotGiven::NotConnected(_)) => cx.warn(left_at(&there, recovery)),
+            Err(failed) => return Err(failed.into()),
         }
         Ok(Outcome::Done)
     }
@@ -354,10 +374,39 @@ impl<R: OfMachine> Step<R> for DiscardFormer {
 pub(super) async fn discard(cx: &Cx, machine: &Protected, recovery: Uuid) -> Result<(), NotGiven> {
     give(cx, machine.compute(), Work::Discard { recovery }).await?;
     if machine.borrower.is_some() {
-        let work = Work::EndLoan { recovery, drop_points: false };
-        give(cx, &machine.target, work).await?;
+        end_loan(cx, machine, recovery).await;
     }
     Ok(())
+}
+
+/// What was lent is returned. A host that cannot be told keeps nobody from going on:
+/// all that is lost is the room of a point.
+async fn end_loan(cx: &Cx, machine: &Protected, recovery: Uuid) {
+    let work = Work::EndLoan { recovery, drop_points: false };
+    if let Err(NotGiven::NotConnected(fault) | NotGiven::Failed(fault)) =
+        give(cx, &machine.target, work).await
+    {
+        cx.warn(format!(
+            "host {} goes on keeping the point that it lent ({}); have it end that, on that host: lifeboat agent discard {recovery}",
+            machine.target.name, fault.cause
+        ));
+    }
+}
+
+/// Somebody must say that a host that does not answer does not run the machine.
+pub(super) fn must_vouch(host: &Host, machine: &Protected) -> Wait {
+    Wait::for_operator(format!(
+        "vouch that host {} is without power or does not run {}: its agent does not answer, and a link that is cut looks the same",
+        host.name, machine.name
+    ))
+}
+
+/// What is left at a host that does not answer.
+pub(super) fn left_at(host: &Host, recovery: Uuid) -> String {
+    format!(
+        "host {} does not answer: what was made there stays, and is kept down; when it is back, take it away there: lifeboat agent discard {recovery}",
+        host.name
+    )
 }
 
 /// Has the point lent that a machine at another host is to be made of; by whom.

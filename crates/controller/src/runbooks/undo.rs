@@ -4,17 +4,17 @@
 //! | step | undone by |
 //! | --- | --- |
 //! | begin: the epoch is the source's | nothing: a return goes on until it is done |
-//! | fence-target | nothing |
-//! | discard-at-target | nothing |
+//! | fence-target (or somebody vouches) | nothing |
+//! | discard-at-target (unless somebody vouched) | nothing |
 //! | start-at-source | nothing |
 
-use domain::failover::{Event, Operation, Return, State};
-use jobs::{Context, Failure, Key, OnFailure, Outcome, Runbook, Step, Table};
+use domain::failover::{Event, Fenced, Operation, Return, State};
+use jobs::{Context, Failure, Key, OnFailure, Outcome, Resumer, Runbook, Step, Table};
 use wire::command::Work;
 
-use super::World;
 use super::order::Order;
-use super::steps::{Begin, discard, fence_target, give, happen_along, look};
+use super::steps::{Begin, discard, give, happen, happen_along, left_at, look, must_vouch};
+use super::{NotGiven, World};
 use crate::database::failover::Along;
 
 const GOES_ON: &str = "a return goes on until it is done";
@@ -56,7 +56,29 @@ impl Step<UndoFailover> for FenceTarget {
     const NAME: &'static str = "fence-target";
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
-        fence_target(order, cx).await?;
+        let machine = look(order, cx).await?;
+        let State::Returning { phase: Return::Fencing, .. } = machine.standing.state else {
+            return Ok(Outcome::Done);
+        };
+        let epoch = machine.standing.epoch;
+        let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
+        let there = machine.compute();
+        let fenced = match give(cx, there, work).await {
+            Ok(_) => Fenced::Acknowledged(epoch),
+            Err(NotGiven::NotConnected(_)) => {
+                let Some(resumed) = cx.resumed() else {
+                    return Ok(Outcome::Wait(must_vouch(there, &machine)));
+                };
+                order.vouched = true;
+                let by = match &resumed.by {
+                    Resumer::Operator { name } => name.clone(),
+                    Resumer::Deadline => order.by.clone(),
+                };
+                Fenced::Vouched { epoch, by }
+            }
+            Err(failed) => return Err(failed.into()),
+        };
+        happen(order, cx, Event::TargetFenced(fenced)).await?;
         Ok(Outcome::Done)
     }
 }
@@ -69,8 +91,12 @@ impl Step<UndoFailover> for DiscardAtTarget {
 
     async fn run(&self, order: &mut Order, cx: &Context<dyn World>) -> Result<Outcome, Failure> {
         let machine = look(order, cx).await?;
-        if let Some(recovery) = machine.recovery {
-            discard(cx, &machine, recovery).await?;
+        let Some(recovery) = machine.recovery else { return Ok(Outcome::Done) };
+        match discard(cx, &machine, recovery).await {
+            Err(NotGiven::NotConnected(_)) if order.vouched => {
+                cx.warn(left_at(machine.compute(), recovery));
+            }
+            done => done?,
         }
         Ok(Outcome::Done)
     }

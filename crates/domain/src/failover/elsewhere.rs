@@ -54,7 +54,9 @@ pub fn may_be_made_at(there: &Elsewhere<'_>) -> Result<(), Unsuitable> {
     if let Some(before) = there.made_at {
         return no(
             format!("it was made at host {before} by the failover that goes on"),
-            format!("Leave the host out, and it is started at {before}."),
+            format!(
+                "Leave the host out, and it goes on at {before}; or choose a point as well, and it is made anew here."
+            ),
         );
     }
     let old = "Upgrade the agent there, or leave the host out.";

@@ -70,9 +70,12 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// Runs cargo at the root of the repository, with variables in its environment.
 pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    // What is built once and thrown away need not be ready to be built again.
+    let once = std::env::var_os("CI").map(|_| ("CARGO_INCREMENTAL", "0"));
     let status = Command::new("cargo")
         .args(arguments)
         .current_dir(root())
+        .envs(once)
         .envs(variables.iter().copied())
         // An error's text says where; frames of the async runtime would bury it.
         .env("RUST_LIB_BACKTRACE", "0")

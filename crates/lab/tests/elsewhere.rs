@@ -38,6 +38,8 @@ async fn a_machine_is_made_elsewhere_than_its_points_are() -> Result<()> {
     ensure!(job.state == JobState::Waiting && job.alive_after_ms.is_some(), "{job:?}");
     let copy = lab.annex().await?.guest("web-test");
     ensure!(copy.boot_check()?.is_clean(), "{}", copy.boot_check()?);
+    let told = west.ask(&["recovered"]).await?;
+    ensure!(told["items"][0]["kind"] == "lent", "{told}");
     west.kill().await?;
     west.start().await?;
     ensure!(copy.check().await?.is_clean(), "it reads its point on");

@@ -29,7 +29,7 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     controller.say(&["policy", "create", "fast", "--every", "5s"]).await?;
     controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
     let story = Story { controller: &controller };
-    story.points(3).await?;
+    story.points(1).await?;
 
     // Nothing that makes no sense now is done.
     for verb in [
@@ -53,7 +53,7 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     home.acknowledges(20).await?;
 
     // Its site is gone.
-    story.points(2).await?;
+    story.points(1).await?;
     let written = story.unplanned(&lab, &home, &away).await?;
 
     // The lost site returns: the machine stays down there.
@@ -123,7 +123,7 @@ impl Story<'_, '_> {
         let report = copy.boot_check()?;
         ensure!(report.is_clean() && report.last > 0, "{report}");
         // Replication goes on meanwhile.
-        self.points(2).await?;
+        self.points(1).await?;
         self.controller.refuses(&["failover", "planned", "web", "--yes"]).await?;
         let done = ["failover", "complete", "web", "--notes", "it came up"];
         let job: Job = self.controller.ask(&done).await?;

@@ -46,12 +46,10 @@ impl Trouble {
 }
 
 /// Each trouble, at a step that is hard on it.
-const SAMPLE: [(Trouble, &str); 7] = [
+const SAMPLE: [(Trouble, &str); 5] = [
     (Trouble::ControllerDies, "shut-down-source"),
     (Trouble::SourceAgentDies, "last-synchronisation"),
-    (Trouble::TargetAgentDies, "start-at-target"),
     (Trouble::TargetLibvirtdDies, "start-at-target"),
-    (Trouble::TargetQemuDies, "await-life"),
     (Trouble::WanIsCut, "fence-source"),
     (Trouble::Cancelled, "last-synchronisation"),
 ];

@@ -60,11 +60,7 @@ impl Perform for Means {
                 recoveries.await_life(*recovery, seconds(*within_seconds)).await
             }
             Work::StopRecovered { recovery } => recoveries.stop(*recovery).await,
-            Work::Discard { recovery } => {
-                // Of a machine at another host, what was lent for it.
-                self.loans.end(*recovery, false).await?;
-                recoveries.discard(*recovery).await
-            }
+            Work::Discard { recovery } => recoveries.discard(*recovery).await,
             Work::Hydrate { recovery, bytes_per_second } => {
                 recoveries.hydrate(*recovery, *bytes_per_second, progress).await
             }

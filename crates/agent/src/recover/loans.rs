@@ -76,6 +76,14 @@ impl From<&LoanFile> for Loan {
     }
 }
 
+/// What a host has lent, by the folder of its files.
+///
+/// # Errors
+/// [`Code::DataFolderUnusable`].
+pub fn lent(folder: PathBuf) -> Result<Vec<Loan>, Fault> {
+    Ok(Files::<LoanFile>::in_folder(folder).all()?.iter().map(Loan::from).collect())
+}
+
 /// What this host has lent. Clones share it.
 #[derive(Clone)]
 pub struct Loans(Arc<Inner>);

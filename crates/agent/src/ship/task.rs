@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use wire::data::Hello;
 use wire::replication::{
     OfflineCopy, Phase, PointMark, Progress, Shipping, ShippingReport, Totals, Trouble,
+    VerifyReport,
 };
 
 use super::carried;
@@ -161,6 +162,17 @@ impl Board {
 
 /// Times that a comparison of a machine that runs begins from nothing.
 const BEGINNINGS: u32 = 3;
+
+/// What was found when source and replica were looked at together.
+#[derive(Default)]
+struct Looked {
+    /// For an operator.
+    report: Option<VerifyReport>,
+    /// For a command, as far as it came.
+    proved: Option<Result<Proved, Fault>>,
+    /// Whether that began from nothing.
+    anew: bool,
+}
 
 fn writes_too_much(machine: &str) -> Fault {
     Fault::new(
@@ -326,16 +338,12 @@ impl Task {
     /// a comparison that has not come to its end.
     fn fulfil(&mut self, point: PointMark, proved: Option<Result<Proved, Fault>>) -> Next {
         self.failures = 0;
-        let was_none = self.proved.is_none();
         let is_whole = matches!(&proved, Some(Ok(proved)) if proved.is_whole());
         for wish in std::mem::take(&mut self.wished) {
             match &proved {
                 _ if !wish.compare => wish.answer(Ok(point)),
                 Some(Ok(_)) if is_whole => wish.answer(Ok(point)),
-                Some(Ok(_)) => {
-                    self.begun_anew += u32::from(was_none);
-                    self.wished.push(wish);
-                }
+                Some(Ok(_)) => self.wished.push(wish),
                 Some(Err(fault)) => wish.answer(Err(fault.clone())),
                 None => wish.answer(Err(Fault::internal("compare", &"nothing was compared"))),
             }
@@ -451,10 +459,12 @@ impl Task {
                     None => None,
                 };
                 if !compare {
-                    return (report, known.map(Ok));
+                    return Looked { report, proved: known.map(Ok), anew: false };
                 }
-                if begun_anew >= BEGINNINGS && known.is_none() {
-                    return (report, Some(Err(writes_too_much(&duty.name))));
+                let anew = known.is_none();
+                if anew && begun_anew >= BEGINNINGS {
+                    let proved = Some(Err(writes_too_much(&duty.name)));
+                    return Looked { report, proved, anew };
                 }
                 let known = known.unwrap_or_else(|| Proved::nothing(cut));
                 // What the guest overwrites meanwhile takes up room; of one that is off
@@ -462,7 +472,7 @@ impl Task {
                 let until = (!cut.of_a_machine_off).then(|| Instant::now() + window);
                 let name = &duty.name;
                 let proved = verify::prove(name, cut, known, until, sender, &progress).await;
-                (report, Some(proved))
+                Looked { report, proved: Some(proved), anew }
             })
             .await;
         match result {
@@ -506,7 +516,8 @@ impl Task {
                         report.remarks = remark.into_iter().collect();
                     }
                 });
-                let (verified, proved) = verified.unwrap_or_default();
+                let Looked { report: verified, proved, anew } = verified.unwrap_or_default();
+                self.begun_anew += u32::from(anew);
                 let next = self.fulfil(PointMark::of(&point), proved);
                 if let Some(verified) = verified {
                     info!(machine = %duty.name, point = point.point, "source and replica were compared");

@@ -118,9 +118,10 @@ pub(crate) enum Command {
 /// From which point, and to which networks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct From {
-    /// latest, latest-app, or a point's number
-    #[arg(long, default_value = "latest")]
-    point: String,
+    /// latest, latest-app, or a point's number [default: latest; where a return has lost its
+    /// source, what the machine wrote at the target]
+    #[arg(long)]
+    point: Option<String>,
     #[command(flatten)]
     nics: Nics,
 }
@@ -217,7 +218,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
     match command {
         Command::Test { machine, from, name, hours, how } => {
             let wish = OrderFailover {
-                point: Some(from.point),
+                point: from.point,
                 nics: from.nics.chosen(),
                 name,
                 hours: Some(hours),
@@ -238,7 +239,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         }
         Command::Unplanned { machine, from, shut_down, source_is_down, how } => {
             let wish = OrderFailover {
-                point: Some(from.point),
+                point: from.point,
                 nics: from.nics.chosen(),
                 shut_down_seconds: shut_down,
                 source_is_down,

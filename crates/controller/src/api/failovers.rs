@@ -33,7 +33,7 @@ use crate::database::failover::replication_of;
 use crate::database::hosts::new_id;
 use crate::database::lookup::Noun;
 use crate::database::protections::Protection as Stored;
-use crate::runbooks::order::TestOrder;
+use crate::runbooks::order::{FormerHost, TestOrder};
 use crate::runbooks::{
     Order, PointWish, change_point, commit, planned, reverse, test, undo, unplanned,
 };
@@ -147,7 +147,7 @@ pub(super) async fn order(
     order.point = point_of(wish.point.as_deref(), &doing)?;
     if let Some(to) = &wish.to {
         let wished = (to.as_str(), wish.point.as_deref());
-        order.at = elsewhere(&controller, &stored, wished, &doing).await?.map(HostId::uuid);
+        (order.at, order.former_at) = elsewhere(&controller, &stored, wished, &doing).await?;
     }
     order.force = wish.force;
     order.vouched = wish.source_is_down;
@@ -186,23 +186,19 @@ pub(super) async fn order(
     Ok((StatusCode::ACCEPTED, Json(Ordered::Job { job: Box::new(job) })))
 }
 
-/// The host on which a machine is to be made, if that is another one than keeps its
-/// points.
+/// The host on which a machine is to be made, if that is for the order to say, and the
+/// one where it was made before, if it is to have no part any more.
 async fn elsewhere(
     controller: &Controller,
     stored: &Stored,
     (reference, from_point): (&str, Option<&str>),
     doing: &str,
-) -> Result<Option<HostId>, Failure> {
+) -> Result<(Option<Uuid>, Option<FormerHost>), Failure> {
     let of_database = |error| Failure::of_database(doing, error);
     let found = controller.database.find(Noun::Host, reference).await;
     let there = HostId::new(found.map_err(of_database)?);
     if there == stored.away() {
-        return Ok(stored.compute);
-    }
-    let goes_on = stored.failover.recovery.is_some() && from_point.is_none();
-    if there == stored.target && !goes_on {
-        return Ok(Some(there));
+        return Ok((stored.compute.map(HostId::uuid), None));
     }
     let hosts = Hosts::read(controller).await.map_err(of_database)?;
     let name = |host| hosts.get(host).map(|(_, side)| side.name.clone());
@@ -211,19 +207,23 @@ async fn elsewhere(
     let (site, keepers_site) = (row.site(), keeper.site());
     let (site, keepers_site) = (site.map_err(of_database)?, keepers_site.map_err(of_database)?);
     let made_at = name(stored.away()).map_err(of_database)?;
+    let former = stored.failover.recovery.is_some();
+    let goes_on = former && from_point.is_none();
     may_be_made_at(&Elsewhere {
         name: &side.name,
         is_source: there == stored.source,
         other_site: (site.id != keepers_site.id).then_some(keepers_site.name.as_str()),
         reachability: side.reachability,
         borrows: row.knows_loans(),
-        cannot_lend: (!keeper.knows_loans()).then_some(keeping.name.as_str()),
+        cannot_lend: (there != stored.target && !keeper.knows_loans())
+            .then_some(keeping.name.as_str()),
         made_at: goes_on.then_some(made_at.as_str()),
     })
     .map_err(|Unsuitable { reason, advice }| {
         Fault::new(Code::RequestInvalid, doing, reason, advice)
     })?;
-    Ok(Some(there))
+    let left = FormerHost { id: stored.away().uuid(), name: made_at };
+    Ok((Some(there.uuid()), former.then_some(left)))
 }
 
 /// What a return was to drop that has lost its source: it is newer than any point,

@@ -60,7 +60,6 @@ impl Live {
             target: host(stored.target),
             target_address: row(stored.target).and_then(|row| row.peer_address()).map(Into::into),
             borrower: at.or(stored.compute).filter(|at| *at != stored.target).map(host),
-            made_at: host(stored.away()),
             // What is under way knows its own tests.
             standing: stored.standing(Tests::default()),
             recovery: stored.failover.recovery,

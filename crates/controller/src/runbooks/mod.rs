@@ -62,9 +62,6 @@ pub struct Protected {
     /// The host on which it is made of a point, if that is another one: which is lent
     /// the point then.
     pub borrower: Option<Host>,
-    /// The host on which it was made by the failover that is under way or waits for its
-    /// commit; its points' host if there is none.
-    pub made_at: Host,
     /// Where it stands.
     pub standing: Standing,
     /// What it was made of at the target.

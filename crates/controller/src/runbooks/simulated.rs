@@ -22,7 +22,7 @@ use uuid::Uuid;
 use wire::command::{Answer, Downed, LifeSign, Purpose, Work};
 use wire::replication::PointMark;
 
-use super::order::{Order, TestOrder};
+use super::order::{FormerHost, Order, TestOrder};
 use super::{Host, NotGiven, Protected, World};
 use crate::database::failover::Along;
 use crate::runbooks::{change_point, commit, planned, reverse, test, undo, unplanned};
@@ -226,7 +226,6 @@ impl World for Simulation {
                 target: host(scene.standing.target()),
                 target_address: Some("192.0.2.2:7444".into()),
                 borrower,
-                made_at: scene.compute.map_or(target, |_| elsewhere()),
                 standing: scene.standing,
                 recovery: scene.recovery,
                 at_commit: (None, PointsAtCommit::Dropped),
@@ -512,7 +511,9 @@ fn a_host_elsewhere_that_is_gone_leaves_a_way_home_and_a_way_on() {
         scene.standing.state = State::Returning { phase, from: Origin::Protected };
         scene.standing.epoch = Epoch::new(3);
         let at = Some(host(Side::Away).id.uuid());
-        let order = Order { vouched: true, at, ..order() };
+        let Host { id, name } = elsewhere();
+        let former_at = Some(FormerHost { id: id.uuid(), name });
+        let order = Order { vouched: true, at, former_at, ..order() };
         let runbook = || unplanned::UnplannedFailover;
         let rehearsed = Arc::new(Rehearsed { runbook, scene, order, forward: false });
         let played = play(&rehearsed, Vec::new(), Operator::default()).unwrap();
@@ -520,7 +521,7 @@ fn a_host_elsewhere_that_is_gone_leaves_a_way_home_and_a_way_on() {
         let (state, _, recovery, .., compute, [home, away, _]) = played.after;
         assert!(matches!(state, State::CommitPending { .. }), "{state:?}");
         assert_eq!((recovery, compute), (Some(RECOVERY), None));
-        assert_eq!((home.0, away.0), (false, true));
+        assert_eq!((home.0, away.0, away.3.len()), (false, true, 0));
     }
 }
 

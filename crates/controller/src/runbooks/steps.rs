@@ -109,10 +109,6 @@ impl<R: OfMachine> Step<R> for Begin {
         // A machine that nobody has seen is better started in vain.
         order.ran = machine.ran.unwrap_or(true);
         order.former = machine.recovery;
-        if order.former_at.is_none() && machine.made_at != *machine.compute() {
-            let Host { id, name } = machine.made_at.clone();
-            order.former_at = Some(FormerHost { id: id.uuid(), name });
-        }
         if !is_under_way(self.0, machine.standing.state) {
             let along = match order.at() {
                 Some(host) if order.test.is_none() => Along::Compute(host),
@@ -359,13 +355,15 @@ impl<R: OfMachine> Step<R> for DiscardFormer {
         };
         let there = Host { id: HostId::new(id), name };
         match give(cx, &there, Work::Discard { recovery }).await {
-            Ok(_) => end_loan(cx, &machine, recovery).await,
+            Ok(_) => {}
+            // It may run there still.
             Err(NotGiven::NotConnected(_)) if cx.resumed().is_none() => {
                 return Ok(Outcome::Wait(must_vouch(&there, &machine)));
             }
             Err(NotGiven::NotConnected(_)) => cx.warn(left_at(&there, recovery)),
             Err(failed) => return Err(failed.into()),
         }
+        end_loan(cx, &machine, recovery).await;
         Ok(Outcome::Done)
     }
 }

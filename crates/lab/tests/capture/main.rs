@@ -9,7 +9,7 @@ use agent::capture::{
     Base, Capture as _, CaptureError, CaptureSettings, CheckpointName, Consistency, Cut,
     CutRequest, LibvirtCapture, Wanted, WholeReason, machine,
 };
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use domain::id::MachineUuid;
 use lab::{Format, Guest, Lab, Site, Size as _, guest, run, wait_for};
 
@@ -407,9 +407,18 @@ impl Subject {
         self.update(copy, copy.request()).await?;
         self.web.cut_power().await?;
 
+        // QEMU saved its bitmaps when it was told to end: they tell what changed.
         let cut = self.capture.cut(copy.request()).await?;
-        assert_eq!(cut.base(), Base::Whole(WholeReason::Off));
+        let since = copy.checkpoint.clone().context("a checkpoint")?;
+        assert_eq!(cut.base(), Base::Since(since));
         assert_eq!(cut.checkpoint, None);
+        let all: u64 = cut.disks.iter().map(|disk| disk.size).sum();
+        let (told, _) = copy.apply(&cut).await?;
+        ensure!(told < all / 2, "{told} bytes of {all} changed in a frozen guest");
+        self.settle(copy, cut).await?;
+
+        let cut = self.capture.cut(CutRequest::default()).await?;
+        assert_eq!(cut.base(), Base::Whole(WholeReason::Off));
         let folder = self.site().folder().join("off");
         fs::create_dir(&folder)?;
         let mut off = Copy { folder, checkpoint: None };

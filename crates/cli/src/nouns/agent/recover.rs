@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent::commands::control::Client;
 use agent::config::Config;
 use agent::epochs::Epochs;
+use agent::recover::loans;
 use agent::recover::record::{FOLDER, Record, Records, Stage};
 use api::List;
 use domain::failover::fence::Epoch;
@@ -15,12 +16,15 @@ use domain::units::utc;
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
-use wire::command::{Answer, Command, LifeSign, NicWish, Purpose, Recovery, Work};
+use wire::command::{Answer, Command, LifeSign, Loan, NicWish, Purpose, Recovery, Work};
 use wire::replication::{Keeping, PointMark, Progress};
 
 use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::output;
+
+/// The kind of a point that was lent.
+const LENT: &str = "lent";
 
 /// What to make of which machine.
 #[derive(Debug, clap::Args)]
@@ -72,6 +76,24 @@ impl From<Record> for RecoveredView {
             stage: record.stage,
             name: record.name,
             remarks: record.remarks,
+        }
+    }
+}
+
+/// A point that a machine at another host is made of.
+impl From<Loan> for RecoveredView {
+    fn from(loan: Loan) -> Self {
+        Self {
+            id: loan.recovery,
+            name: "(at another host)".into(),
+            machine: loan.to.to_string(),
+            point: loan.point,
+            kind: LENT,
+            stage: Stage::Defined,
+            remarks: vec![format!(
+                "the point is kept, and read by host {}, until the failover or test ends",
+                loan.to
+            )],
         }
     }
 }
@@ -232,22 +254,28 @@ fn next_epoch(config: &Config, machine: MachineUuid) -> Result<u64, Fault> {
     Ok(known.next().number())
 }
 
+fn lent(config: &Config) -> Result<Vec<Loan>, Fault> {
+    loans::lent(config.state_folder.join(loans::FOLDER))
+}
+
 fn records(config: &Config) -> Records {
     Records::in_folder(config.state_folder.join(FOLDER))
 }
 
 /// Lists the machines of this host that were made of points.
 pub(super) fn list(config: &Config, json: bool) -> Result<(), Failure> {
-    let items: Vec<RecoveredView> =
+    let mut items: Vec<RecoveredView> =
         records(config).all()?.into_iter().map(RecoveredView::from).collect();
+    items.extend(lent(config)?.into_iter().map(RecoveredView::from));
     output::list(
         json,
         &List { items },
         "No machine of this host was made of a recovery point.",
-        &["NAME", "KIND", "POINT", "STAGE", "MACHINE", "ID"],
+        &["NAME", "KIND", "POINT", "STAGE", "MACHINE OR HOST", "ID"],
         |view: &RecoveredView| {
             let stage = match view.stage {
                 Stage::Making => "being made",
+                Stage::Defined if view.kind == LENT => "reads a point of this host",
                 Stage::Defined => "stands on its point",
                 Stage::Standing => "stands for itself",
                 Stage::Discarding => "being discarded",
@@ -304,13 +332,25 @@ pub(super) async fn hydrate(
     Ok(())
 }
 
-/// Takes a recovered machine away.
+/// Takes a recovered machine away, or a point back that was lent.
 pub(super) async fn discard(
     config: &Config,
     reference: &str,
     yes: bool,
     json: bool,
 ) -> Result<(), Failure> {
+    let lent = lent(config)?.into_iter().find(|loan| loan.recovery.to_string() == reference);
+    if let Some(Loan { recovery, point, to, .. }) = lent {
+        let doing = format!(
+            "take back point {point}, which host {to} may still read: a machine that runs from it there stops"
+        );
+        confirm(&doing, reference, yes)?;
+        let mut client = Client::connect(&config.state_folder).await?;
+        ask(&mut client, json, Work::EndLoan { recovery, drop_points: false }).await?;
+        let words = format!("Point {point} is lent no longer.");
+        output::done(json, &serde_json::json!({ "id": recovery, "point": point }), &words);
+        return Ok(());
+    }
     let doing = format!("discard the recovered machine {reference} with all that it has written");
     let record = find(config, &doing, reference)?;
     confirm(&doing, &record.name, yes)?;

@@ -29,7 +29,7 @@ async fn a_machine_fails_over_and_comes_home() -> Result<()> {
     controller.say(&["policy", "create", "fast", "--every", "5s"]).await?;
     controller.say(&["protect", "web", "--to", "west", "--policy", "fast"]).await?;
     let story = Story { controller: &controller };
-    story.points(1).await?;
+    controller.replicates("web", SOON).await?;
 
     // Nothing that makes no sense now is done.
     for verb in [

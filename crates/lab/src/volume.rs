@@ -2,13 +2,15 @@
 
 use std::fs::File;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
 
 use crate::place::Place;
 use crate::run::run;
 
 /// What fills it up, in its top folder.
 const BALLAST: &str = "ballast";
+const FILL: &str = "fill a file system";
 
 /// A file system of its own over a folder of a place. It is gone with the
 /// place's power, however that goes; its bytes are a file in the place's folder.
@@ -49,12 +51,28 @@ impl Volume<'_> {
     pub async fn leave(&self, bytes: u64) -> Result<()> {
         let free = self.free().await?;
         let size = free.checked_sub(bytes).context("less is free already")?;
-        let mut fill = self.place.command("fallocate");
-        fill.args(["--length", &size.to_string(), &format!("{}/{BALLAST}", self.inside)]);
-        run(&mut fill, "fill a file system").await.map(drop)
+        run(&mut self.ballast(size), FILL).await.map(drop)
     }
 
-    /// Takes away what [`leave`](Self::leave) put there.
+    /// Fills it up at once, to the last few blocks.
+    ///
+    /// # Errors
+    /// When more stays free than a guest's block takes.
+    pub async fn leave_nothing(&self) -> Result<()> {
+        // What there is room for is taken, before the system says that it is not all.
+        let filled = run(&mut self.ballast(self.free().await?), FILL).await;
+        let free = self.free().await?;
+        ensure!(free < 64 << 10, "{free} bytes are free still: {filled:?}");
+        Ok(())
+    }
+
+    fn ballast(&self, bytes: u64) -> Command {
+        let mut fill = self.place.command("fallocate");
+        fill.args(["--length", &bytes.to_string(), &format!("{}/{BALLAST}", self.inside)]);
+        fill
+    }
+
+    /// Takes away what was put there to fill it up.
     ///
     /// # Errors
     /// When nothing was.

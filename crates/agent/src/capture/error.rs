@@ -156,17 +156,36 @@ impl fmt::Display for Of {
 
 /// How full the place for scratch files was, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Filled {
-    /// What scratch files took up.
-    pub used: u64,
-    /// What they may take up.
-    pub limit: u64,
+pub enum Filled {
+    /// As to what they may take up.
+    Limit {
+        /// What scratch files took up.
+        used: u64,
+        /// What they may take up.
+        limit: u64,
+    },
+    /// As to what their file system has room for.
+    System {
+        /// What scratch files took up.
+        used: u64,
+        /// What was free beside them.
+        free: u64,
+    },
 }
 
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { used, limit } = self;
-        write!(f, "its scratch files take {used} bytes of the {limit} that there is room for")
+        match self {
+            Self::Limit { used, limit } => {
+                write!(f, "its scratch files take {used} bytes of the {limit} that they may")
+            }
+            Self::System { used, free } => {
+                write!(
+                    f,
+                    "its scratch files take {used} bytes, and only {free} are free where they lie"
+                )
+            }
+        }
     }
 }
 

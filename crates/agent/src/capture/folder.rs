@@ -78,7 +78,7 @@ impl Folder {
         Ok(folder)
     }
 
-    fn qemu(&self) -> PathBuf {
+    pub(super) fn qemu(&self) -> PathBuf {
         self.own.join("qemu")
     }
 

@@ -86,6 +86,7 @@ pub async fn open(
         folder: folder.clone(),
         freezer,
         scratch_limit: settings.scratch_limit,
+        was_held: Arc::default(),
         silence: Arc::new(Mutex::new(Silence::default())),
         turn: Arc::clone(&turn),
     };

@@ -26,7 +26,7 @@ use super::cut::{
 };
 use super::error::{CaptureError, Ended, Of};
 use super::folder::Folder;
-use super::plan::{self, Note, SeenCheckpoint, SeenDisk, Since};
+use super::plan::{self, SeenCheckpoint, SeenDisk, Since};
 use super::reader::DiskReader;
 use crate::hypervisor::libvirt::xml::checkpoint::Checkpoint;
 use crate::hypervisor::libvirt::xml::machine as machine_xml;
@@ -117,11 +117,9 @@ impl Off {
         let all =
             self.access.ask("list the checkpoints", |subject| subject.checkpoints("")).await?;
         Ok(match <[_; 1]>::try_from(all) {
-            Ok([only]) if only.name == name.as_str() => Since::Known(SeenCheckpoint {
-                name: name.clone(),
-                tracked: only.tracked,
-                note: Note::read(&only.description),
-            }),
+            Ok([only]) if only.name == name.as_str() => {
+                Since::Known(SeenCheckpoint::of(name.clone(), only))
+            }
             // Of several nobody says which has noted what.
             _ => Since::Nothing,
         })

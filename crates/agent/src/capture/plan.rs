@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::machine::{Disk, DiskFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::hypervisor::libvirt::xml::checkpoint::Checkpoint;
+
 use super::cut::{Base, CheckpointName, Way, WholeReason};
 
 /// Version of the note in a checkpoint's description.
@@ -28,6 +30,15 @@ pub struct SeenCheckpoint {
     pub tracked: BTreeSet<String>,
     /// What was noted of the disks when it was made.
     pub note: Note,
+}
+
+impl SeenCheckpoint {
+    /// Of what libvirt has under the name.
+    #[must_use]
+    pub fn of(name: CheckpointName, found: Checkpoint) -> Self {
+        let Checkpoint { description, tracked, .. } = found;
+        Self { name, tracked, note: Note::read(&description) }
+    }
 }
 
 /// What later cuts may be since.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use super::folder::{CutFiles, Folder, Owner};
 use super::freeze::{Freezer, Thawed};
 use super::plan::{self, Note, PlannedDisk, SeenCheckpoint, SeenDisk, Since};
 use super::reader::DiskReader;
+use super::scratch;
 use super::watch::Watch;
 use crate::hypervisor::CallError;
 use crate::hypervisor::libvirt::Subject;
@@ -50,6 +52,8 @@ pub(super) struct Running {
     pub(super) freezer: Freezer,
     /// Bytes that scratch files may take up.
     pub(super) scratch_limit: u64,
+    /// Whether an error held the machine before its disks were held still.
+    pub(super) was_held: Arc<AtomicBool>,
     pub(super) silence: Arc<Mutex<Silence>>,
     /// Held while jobs or checkpoints are changed.
     pub(super) turn: Arc<Mutex<()>>,
@@ -92,6 +96,7 @@ impl Running {
     ) -> Result<Standing, CaptureError> {
         let sight = self.look_once_booted(request).await?;
         self.folder.make(sight.owner).await?;
+        self.has_room().await?;
         let begun = self.begin(request, &sight).await?;
         let ended = Arc::default();
         let disks = match open(self.access.machine(), &begun, &ended).await {
@@ -120,6 +125,17 @@ impl Running {
         })
     }
 
+    /// Whether there is room for scratch files. Without it a guest is not put
+    /// into danger at all.
+    async fn has_room(&self) -> Result<(), CaptureError> {
+        let path = self.folder.qemu();
+        let failed = |source| CaptureError::File { doing: "measure", path: path.clone(), source };
+        let usage = scratch::measure(path.clone(), Vec::new()).await.map_err(failed)?;
+        let of = Of { machine: self.access.machine(), disk: None };
+        scratch::judge(usage, self.scratch_limit)
+            .map_or(Ok(()), |filled| Err(CaptureError::ScratchFull { of, filled }))
+    }
+
     /// Looks at the machine once its guest agent is there, or is not to be expected
     /// any more.
     async fn look_once_booted(&self, request: &CutRequest) -> Result<Sight, CaptureError> {
@@ -137,7 +153,7 @@ impl Running {
     async fn look(&self, request: &CutRequest) -> Result<Sight, CaptureError> {
         let machine = self.access.machine();
         let excluded = request.excluded.clone();
-        let (xml, guest_agent, disks, blocked) = self
+        let (xml, guest_agent, disks, blocked, was_held) = self
             .access
             .ask("look at the disks", move |subject| {
                 let xml = subject.xml()?;
@@ -163,9 +179,10 @@ impl Running {
                     let size = subject.disk_size(&disk.target)?;
                     disks.push(SeenDisk { disk, size });
                 }
-                Ok((xml, guest_agent, disks, blocked))
+                Ok((xml, guest_agent, disks, blocked, subject.is_held_by_an_error()?))
             })
             .await?;
+        self.was_held.store(was_held, Ordering::Relaxed);
         if let Some(what) = blocked {
             return Err(CaptureError::InTheWay { machine, what });
         }
@@ -191,11 +208,7 @@ impl Running {
         let found = all.into_iter().find(|checkpoint| checkpoint.name == name.as_str());
         Ok(match found {
             None => Since::Gone(name),
-            Some(found) => Since::Known(SeenCheckpoint {
-                name,
-                tracked: found.tracked,
-                note: Note::read(&found.description),
-            }),
+            Some(found) => Since::Known(SeenCheckpoint::of(name, found)),
         })
     }
 
@@ -348,6 +361,26 @@ impl Running {
         self.access.ask("remove a checkpoint", remove).await
     }
 
+    /// Lets a machine go on that QEMU holds because there was no room for what it
+    /// overwrote: its write is tried again, and succeeds without a backup.
+    async fn let_go_on(&self) -> Result<(), CaptureError> {
+        if self.was_held.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let resumed = |subject: &Subject| {
+            let is_held = subject.is_held_by_an_error()?;
+            if is_held {
+                subject.resume()?;
+            }
+            Ok(is_held)
+        };
+        if self.access.ask("let the machine go on", resumed).await? {
+            let machine = self.access.machine();
+            warn!(%machine, "the machine was held for lack of room, and goes on");
+        }
+        Ok(())
+    }
+
     /// Ends a backup of ours, or only the one with this socket, and waits until
     /// it is gone. What somebody else began goes on.
     pub(super) async fn end_backup(&self, only: Option<PathBuf>) -> Result<(), CaptureError> {
@@ -372,6 +405,9 @@ impl Running {
                 })
                 .await?;
             if !there {
+                if asked {
+                    self.let_go_on().await?;
+                }
                 return Ok(());
             }
             asked = true;

@@ -10,7 +10,6 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
 
@@ -53,9 +52,8 @@ impl Watch {
                 held.settled().await;
                 return;
             }
-            let files = self.scratch.clone();
-            let measured = spawn_blocking(move || scratch::measure(&files)).await;
-            match measured.expect("measuring does not panic") {
+            let folder = self.running.folder.qemu();
+            match scratch::measure(folder, self.scratch.clone()).await {
                 Err(error) => warn!(%machine, %error, "scratch files cannot be measured"),
                 Ok(usage) => {
                     if let Some(filled) = scratch::judge(usage, self.running.scratch_limit) {

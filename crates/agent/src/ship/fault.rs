@@ -21,7 +21,7 @@ pub fn of_capture(error: CaptureError) -> Fault {
         ),
         CaptureError::ScratchFull { .. } => (
             Code::ScratchFull,
-            "Give capture more room (`scratch_limit_mib` in the agent's configuration, and the disk that its folder lies on). The guest did not notice.",
+            "Give capture more room (`scratch_limit_mib` in the agent's configuration, and the disk that its folder lies on). The guest itself goes on.",
         ),
         CaptureError::NoDisk { .. } | CaptureError::Unsupported { .. } => (
             Code::CaptureFailed,

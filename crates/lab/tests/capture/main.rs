@@ -311,10 +311,8 @@ impl Subject {
             Ok(cut.disks[0].reader.read(0, 4096).await.err())
         })
         .await?;
-        let CaptureError::ScratchFull { filled, .. } = &ended else {
-            bail!("it ended otherwise: {ended}");
-        };
-        println!("{ended}; {} bytes at the end", filled.used);
+        ensure!(matches!(ended, CaptureError::ScratchFull { .. }), "it ended otherwise: {ended}");
+        println!("{ended}");
         tight.discard(cut).await?;
         self.is_tidy(copy.checkpoint.as_ref()).await?;
         let before = self.web.overwritten()?;

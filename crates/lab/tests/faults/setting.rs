@@ -106,6 +106,11 @@ impl<'lab> Setting<'lab> {
         ensure!(state.trim() == "running (booted)", "the machine is {state}");
         let errors = self.lab.east().virsh(&["domblkerror", self.web.name()]).await?;
         ensure!(errors.contains("No errors found"), "{errors}");
+        self.guest_is_well().await
+    }
+
+    /// No write of it has failed.
+    pub async fn guest_is_well(&self) -> Result<()> {
         let console = self.web.console()?;
         let complaint = console.lines().find(|line| line.contains("I/O error"));
         ensure!(complaint.is_none(), "{complaint:?}");
@@ -118,6 +123,11 @@ impl<'lab> Setting<'lab> {
     pub async fn sent(&self) -> Result<u64> {
         let totals = self.protection().await?.totals;
         Ok(totals.context("totals of the source")?.sent_bytes)
+    }
+
+    /// Whether its disks are held still at this moment.
+    pub async fn is_held_still(&self) -> bool {
+        self.lab.east().virsh(&["backup-dumpxml", self.web.name()]).await.is_ok()
     }
 
     /// Nothing was compared or copied anew so far.

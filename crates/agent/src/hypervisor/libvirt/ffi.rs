@@ -623,12 +623,8 @@ handle!(
 
 impl Domain {
     pub(super) fn state(&self) -> Result<DomainState, LibvirtError> {
-        let mut state: c_int = 0;
-        // SAFETY: the handle is live; the state is written, a null reason is allowed.
-        checked(unsafe {
-            sys::virDomainGetState(self.pointer, &raw mut state, ptr::null_mut(), 0)
-        })?;
-        Ok(match u32::try_from(state).unwrap_or_default() {
+        let (state, _) = self.state_and_reason()?;
+        Ok(match state {
             sys::VIR_DOMAIN_PAUSED => DomainState::Paused,
             sys::VIR_DOMAIN_SHUTDOWN => DomainState::ShuttingDown,
             sys::VIR_DOMAIN_SHUTOFF => DomainState::Off,
@@ -637,6 +633,16 @@ impl Domain {
             // Running, blocked (idle), and "no state", which some drivers say.
             _ => DomainState::Running,
         })
+    }
+
+    fn state_and_reason(&self) -> Result<(u32, u32), LibvirtError> {
+        let (mut state, mut reason): (c_int, c_int) = (0, 0);
+        // SAFETY: the handle is live; both numbers are written.
+        checked(unsafe {
+            sys::virDomainGetState(self.pointer, &raw mut state, &raw mut reason, 0)
+        })?;
+        let number = |said| u32::try_from(said).unwrap_or_default();
+        Ok((number(state), number(reason)))
     }
 
     pub(super) fn is_persistent(&self) -> Result<bool, LibvirtError> {
@@ -665,13 +671,19 @@ impl Domain {
 
     /// Whether it is off because its guest shut down, as far as libvirt knows.
     pub(super) fn shut_down_in_order(&self) -> Result<bool, LibvirtError> {
-        let (mut state, mut reason): (c_int, c_int) = (0, 0);
-        // SAFETY: the handle is live; both numbers are written.
-        checked(unsafe {
-            sys::virDomainGetState(self.pointer, &raw mut state, &raw mut reason, 0)
-        })?;
-        Ok(u32::try_from(state) == Ok(sys::VIR_DOMAIN_SHUTOFF)
-            && u32::try_from(reason) == Ok(sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN))
+        let shut_down = (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN);
+        Ok(self.state_and_reason()? == shut_down)
+    }
+
+    /// Whether QEMU holds it because a write or read of its disks failed.
+    pub(super) fn is_held_by_an_error(&self) -> Result<bool, LibvirtError> {
+        let held = (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR);
+        Ok(self.state_and_reason()? == held)
+    }
+
+    pub(super) fn resume(&self) -> Result<(), LibvirtError> {
+        // SAFETY: the handle is live.
+        checked(unsafe { sys::virDomainResume(self.pointer) }).map(drop)
     }
 
     /// The description that its next start would use.

@@ -66,6 +66,23 @@ impl Subject {
         self.domain()?.shut_down_in_order()
     }
 
+    /// Whether QEMU holds the machine because a write or a read of its disks
+    /// failed, which [`resume`](Self::resume) would try again.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn is_held_by_an_error(&self) -> Result<bool, LibvirtError> {
+        self.domain()?.is_held_by_an_error()
+    }
+
+    /// Lets a machine that is held go on.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn resume(&self) -> Result<(), LibvirtError> {
+        self.domain()?.resume()
+    }
+
     /// Its description as it is now.
     ///
     /// # Errors

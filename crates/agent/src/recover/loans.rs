@@ -133,7 +133,7 @@ impl Loans {
         let loans = files.all()?;
         let lent = loans.iter().map(|file| {
             let loan = Loan::from(file);
-            keepers.pins().pin(loan.recovery, loan.protection, loan.point);
+            pin(&keepers, &loan);
             (loan.recovery, Lending::of(loan))
         });
         let lent = Mutex::new(lent.collect());
@@ -157,17 +157,14 @@ impl Loans {
             return Ok(Answer::Done);
         }
         // Kept from now on, before it is looked for.
-        let pins = self.0.keepers.pins();
-        pins.pin(loan.recovery, loan.protection, loan.point);
+        pin(&self.0.keepers, &loan);
         let lending = Lending::of(loan);
         let found = lending.offer(&self.0.keepers).await.map(drop);
         let written = found.and_then(|()| self.0.files.keep(&LoanFile::from(&loan)));
         if let Err(fault) = written {
             match self.find(loan.recovery) {
-                Some(known) => {
-                    pins.pin(known.loan.recovery, known.loan.protection, known.loan.point);
-                }
-                None => pins.unpin(loan.recovery),
+                Some(known) => pin(&self.0.keepers, &known.loan),
+                None => self.0.keepers.pins().unpin(loan.recovery),
             }
             return Err(fault);
         }
@@ -188,9 +185,8 @@ impl Loans {
         let _turn = self.0.turn.lock().await;
         let Some(lending) = self.find(recovery) else { return Ok(Answer::Done) };
         let Loan { protection, point, .. } = lending.loan;
-        let pins = self.0.keepers.pins();
         lending.ended.cancel();
-        pins.unpin(recovery);
+        self.0.keepers.pins().unpin(recovery);
         let ended = async {
             if drop_points && let Some(keeper) = self.0.keepers.get(protection) {
                 keeper.drop_all().await?;
@@ -199,7 +195,7 @@ impl Loans {
         };
         if let Err(fault) = ended.await {
             // It lasts, and is served again.
-            pins.pin(recovery, protection, point);
+            pin(&self.0.keepers, &lending.loan);
             self.lock().insert(recovery, Lending::of(lending.loan));
             return Err(fault);
         }
@@ -250,6 +246,11 @@ impl Loans {
         // Changes are insertions and removals; none stops half-way.
         self.0.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// No policy drops the point from now on.
+fn pin(keepers: &Keepers, loan: &Loan) {
+    keepers.pins().pin(loan.recovery, loan.protection, loan.point);
 }
 
 fn too_many(peer: HostId) -> Fault {

@@ -82,14 +82,10 @@ pub(super) async fn prove(
                 return Ok(proved);
             }
             compared += count;
-            let looked = async {
-                let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
-                Ok((digests_of(disk, first, count).await?, theirs))
-            };
-            let (ours, theirs) = looked.await.map_err(|fault: Fault| {
+            let pairs = both((number, disk), (first, count), sender).await.map_err(|fault| {
                 Fault::new(Code::NotVerified, doing(), fault.cause, fault.advice)
             })?;
-            let mut pairs = (first..).zip(ours.iter().zip(&theirs));
+            let mut pairs = (first..).zip(pairs);
             if let Some((block, _)) = pairs.find(|(_, (ours, theirs))| ours != theirs) {
                 let cause =
                     format!("disk {} differs in the block at {}", disk.target, block * BLOCK);
@@ -127,9 +123,8 @@ async fn compare(
     let mut first = 0;
     while first < blocks {
         let count = BLOCKS.min(blocks - first);
-        let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
-        let ours = digests_of(disk, first, count).await?;
-        for (block, (ours, theirs)) in (first..).zip(ours.iter().zip(&theirs)) {
+        let pairs = both((number, disk), (first, count), sender).await?;
+        for (block, (ours, theirs)) in (first..).zip(pairs) {
             hasher.update(&ours.0);
             if ours == theirs {
                 continue;
@@ -152,6 +147,17 @@ async fn compare(
         digest: hasher.finalize().to_hex().to_string(),
         differing,
     })
+}
+
+/// Digests of a stretch of blocks, the source's and the replica's.
+async fn both(
+    (number, disk): (u16, &CutDisk),
+    (first, count): (u64, u64),
+    sender: &mut Sender,
+) -> Result<impl Iterator<Item = (Digest, Digest)> + use<>, Fault> {
+    let theirs = sender.digests(number, 0, vec![(first, count)]).await?;
+    let ours = digests_of(disk, first, count).await?;
+    Ok(ours.into_iter().zip(theirs))
 }
 
 /// Digests of the source's blocks, read afresh.

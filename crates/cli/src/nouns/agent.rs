@@ -66,7 +66,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         wish: recover::Wish,
     },
-    /// List the machines of this host that were made of recovery points
+    /// List the machines of this host that were made of recovery points, and the points that
+    /// it has lent
     Recovered {
         /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
         #[arg(long, value_name = "FILE")]
@@ -87,7 +88,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "BYTES")]
         bytes_per_second: Option<u64>,
     },
-    /// Stop a recovered machine and take everything of it away
+    /// Stop a recovered machine and take everything of it away; or take a lent point back, by
+    /// its id
     Discard {
         /// Configuration file [default: /etc/lifeboat/agent.toml, if it exists]
         #[arg(long, value_name = "FILE")]

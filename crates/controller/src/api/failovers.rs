@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use api::failover::{
     ChangePoint, FailoverKind, OrderCommit, OrderFailover, OrderReversal, Ordered, Plan,
 };
-use api::job::{Job, Say, StepStage};
+use api::job::{Job, Say};
 use api::problem::Problem;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -18,14 +18,15 @@ use domain::fault::{Code, Fault};
 use domain::host::Reachability;
 use domain::id::{HostId, ProtectionId};
 use domain::token::Permission;
-use jobs::{Asked, JobId, Runbook, Standing};
+use jobs::history::StepHistory;
+use jobs::{Asked, JobId, Runbook, Stage, Standing, Step, View};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 use wire::command::NicWish;
 
 use super::access::Caller;
 use super::failure::{Body, Failure, name};
-use super::jobs::{histories, now, refused, shown};
+use super::jobs::{newest, now, readable, refused};
 use super::protect::target_for;
 use super::protection_view::{self, Hosts};
 use crate::Controller;
@@ -34,12 +35,13 @@ use crate::database::hosts::new_id;
 use crate::database::lookup::Noun;
 use crate::database::protections::Protection as Stored;
 use crate::runbooks::order::{FormerHost, TestOrder};
+use crate::runbooks::steps::ShutDownSource;
 use crate::runbooks::{
     Order, PointWish, change_point, commit, planned, reverse, test, undo, unplanned,
 };
 
 /// The step in which a source is shut down.
-const SHUT_DOWN: &str = "shut-down-source";
+const SHUT_DOWN: &str = <ShutDownSource as Step<planned::PlannedFailover>>::NAME;
 /// Seconds that a source may take to shut down, if nothing is said.
 const SHUT_DOWN_SECONDS: u32 = 300;
 /// Hours after which a test is completed by force, if nothing is said: 14 days.
@@ -302,19 +304,16 @@ async fn plan(
         FailoverKind::Test | FailoverKind::Planned => None,
     };
     let cycle = stored.shipping.as_ref().and_then(|(report, _)| report.last_cycle);
-    let down = match wish.kind {
+    let kind = match wish.kind {
         FailoverKind::Test => None,
         FailoverKind::Planned => Some(Kind::Planned),
         FailoverKind::Unplanned => Some(Kind::Unplanned),
     };
-    let down = match down {
-        None => Downtime { about: None, basis: Vec::new() },
-        Some(kind) => {
-            let cycle = cycle.map(|cycle| std::time::Duration::from_millis(cycle.took_ms));
-            let measured = Measured { cycle, ..measured(controller, stored.id).await? };
-            downtime(kind, &measured)
-        }
-    };
+    let mut down = Downtime::default();
+    if let Some(kind) = kind {
+        let cycle = cycle.map(|cycle| std::time::Duration::from_millis(cycle.took_ms));
+        down = downtime(kind, &Measured { cycle, ..measured(controller, stored.id).await? });
+    }
     Ok(Plan {
         kind: wish.kind,
         from: observed.source.name,
@@ -335,20 +334,24 @@ async fn plan(
 /// What the newest jobs of a machine tell of its guest: how long it took to shut down,
 /// and to boot.
 async fn measured(controller: &Controller, protection: ProtectionId) -> Result<Measured, Failure> {
+    let doing = "look at earlier jobs";
     let mut found = Measured::default();
-    for history in histories(controller, "look at earlier jobs").await? {
-        let Ok(order) = history.history.state::<Order>() else { continue };
+    for job in newest(controller, doing).await? {
+        if found.shutdown.is_some() && found.boot.is_some() {
+            break;
+        }
+        let Some(View { history, .. }) = readable(controller, job, doing).await? else { continue };
+        let Ok(order) = history.state::<Order>() else { continue };
         if order.protection() != protection {
             continue;
         }
-        let shown = shown(&history);
-        let shutdown = shown.steps.iter().find(|step| step.name == SHUT_DOWN).and_then(|step| {
-            let took = step.since? - step.begun?;
-            let is_done = step.stage == StepStage::Done && order.shut_down_seconds.is_some();
-            took.try_into().ok().filter(|_| is_done)
-        });
-        let boot = shown.alive_after_ms.map(std::time::Duration::from_millis);
-        found.shutdown = found.shutdown.or(shutdown);
+        let was_asked = |step: &&StepHistory| {
+            step.name == SHUT_DOWN && step.stage == Stage::Done && order.shut_down_seconds.is_some()
+        };
+        let shutdown = history.steps.iter().find(was_asked);
+        let took = shutdown.and_then(|step| (step.since? - step.begun?).try_into().ok());
+        found.shutdown = found.shutdown.or(took);
+        let boot = order.alive.map(|alive| std::time::Duration::from_millis(alive.after_ms));
         found.boot = found.boot.or(boot);
     }
     Ok(found)

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use domain::fault::{Code, Fault};
 use domain::token::Permission;
 use jobs::history::Undo;
-use jobs::{Cause, End, History, JobId, Journal as _, Refused, Stage, Standing, Verb, View, Word};
+use jobs::{Cause, End, JobId, Refused, Stage, Standing, Verb, View, Word};
 
 use super::access::Caller;
 use super::failure::{Body, Failure};
@@ -229,31 +229,34 @@ pub(super) async fn list(
 ) -> Result<Json<List<Job>>, Failure> {
     let doing = "list the jobs";
     caller.may(Permission::Read, doing)?;
-    let items = histories(&controller, doing).await?.iter().map(shown).collect();
+    let mut items = Vec::new();
+    for job in newest(&controller, doing).await? {
+        items.extend(readable(&controller, job, doing).await?.as_ref().map(shown));
+    }
     Ok(Json(List { items }))
 }
 
-/// The newest jobs, the newest first; but for those that this version cannot read.
-pub(super) async fn histories(controller: &Controller, doing: &str) -> Result<Vec<View>, Failure> {
+/// The newest jobs, the newest first.
+pub(super) async fn newest(controller: &Controller, doing: &str) -> Result<Vec<JobId>, Failure> {
     let ids = controller.database.newest_jobs().await;
     let ids = ids.map_err(|error| Failure::of_database(doing, error))?;
-    let mut found = Vec::new();
-    for id in ids {
-        if let Some(view) = controller.engine.watch(JobId::new(id)) {
-            found.push(view.borrow().clone());
-            continue;
+    Ok(ids.into_iter().map(JobId::new).collect())
+}
+
+/// A job, if this version can read it: one that it cannot is shown when it is asked
+/// for.
+pub(super) async fn readable(
+    controller: &Controller,
+    job: JobId,
+    doing: &str,
+) -> Result<Option<View>, Failure> {
+    match controller.engine.view(job).await {
+        Ok(view) => Ok(Some(view)),
+        Err(Refused::Failed(fault)) if fault.code == jobs::fault::code::JOURNAL_FAILED => {
+            Err(refused(doing, Refused::Failed(fault)))
         }
-        let stored = controller.database.load(JobId::new(id)).await.map_err(|error| {
-            Fault::new(Code::DatabaseUnusable, doing, error.to_string(), "Look at its log.")
-        })?;
-        let Some(stored) = stored else { continue };
-        let lines = stored.lines.iter().map(String::as_str);
-        // Such a one is shown when it is asked for.
-        if let Ok(history) = History::read(stored.job, lines) {
-            found.push(View::of(history, None));
-        }
+        Err(_) => Ok(None),
     }
-    Ok(found)
 }
 
 /// One job.

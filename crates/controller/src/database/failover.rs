@@ -402,7 +402,7 @@ async fn turn(
 ) -> Result<()> {
     let id = before.id.to_string();
     let to = to.unwrap_or(before.source);
-    let from = before.compute.unwrap_or(before.target);
+    let from = before.away();
     // What the machine leaves behind where it was must never start there.
     let left = before.former_hosts.iter().copied().chain([before.source, before.target]);
     let former = ids(left.filter(|host| ![to, from].contains(host)));

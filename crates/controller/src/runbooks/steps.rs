@@ -291,11 +291,42 @@ pub(super) async fn fence_target(order: &Order, cx: &Cx) -> Result<(), Failure> 
     let State::Returning { phase: Return::Fencing, .. } = machine.standing.state else {
         return Ok(());
     };
+    let fenced = fence(cx, &machine, machine.compute()).await?;
+    happen(order, cx, Event::TargetFenced(fenced)).await?;
+    Ok(())
+}
+
+/// Has a host's agent make sure that the machine does not run there, in the current
+/// epoch.
+async fn fence(cx: &Cx, machine: &Protected, host: &Host) -> Result<Fenced, NotGiven> {
     let epoch = machine.standing.epoch;
     let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
-    give(cx, machine.compute(), work).await?;
-    happen(order, cx, Event::TargetFenced(Fenced::Acknowledged(epoch))).await?;
-    Ok(())
+    give(cx, host, work).await.map(|_| Fenced::Acknowledged(epoch))
+}
+
+/// The same, or somebody vouches for a host whose agent does not answer: `vouched` says
+/// that it was done with the order. None while that is waited for.
+pub(super) async fn fence_or_vouch(
+    (order, cx): (&Order, &Cx),
+    machine: &Protected,
+    host: &Host,
+    vouched: bool,
+) -> Result<Option<Fenced>, Failure> {
+    match fence(cx, machine, host).await {
+        Err(NotGiven::NotConnected(_)) if !vouched && cx.resumed().is_none() => Ok(None),
+        Err(NotGiven::NotConnected(_)) => {
+            cx.warn(format!(
+                "host {} did not acknowledge; somebody vouched that it does not run {}",
+                host.name, machine.name
+            ));
+            let by = match cx.resumed().map(|resumed| &resumed.by) {
+                Some(Resumer::Operator { name }) => name.clone(),
+                Some(Resumer::Deadline) | None => order.by.clone(),
+            };
+            Ok(Some(Fenced::Vouched { epoch: machine.standing.epoch, by }))
+        }
+        fenced => Ok(Some(fenced?)),
+    }
 }
 
 /// The source will not run the machine any more.
@@ -312,25 +343,13 @@ impl<R: OfMachine> Step<R> for FenceSource {
         let State::FailingOver { phase: Phase::Fencing, .. } = machine.standing.state else {
             return Ok(Outcome::Done);
         };
-        let epoch = machine.standing.epoch;
-        let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
-        let fenced = match give(cx, &machine.source, work).await {
-            Ok(_) => Fenced::Acknowledged(epoch),
-            Err(NotGiven::NotConnected(_)) if self.may_vouch => {
-                if !order.vouched && cx.resumed().is_none() {
-                    return Ok(Outcome::Wait(must_vouch(&machine.source, &machine)));
-                }
-                cx.warn(format!(
-                    "host {} did not acknowledge; somebody vouched that it does not run {}",
-                    machine.source.name, machine.name
-                ));
-                let by = match cx.resumed().map(|resumed| &resumed.by) {
-                    Some(Resumer::Operator { name }) => name.clone(),
-                    Some(Resumer::Deadline) | None => order.by.clone(),
-                };
-                Fenced::Vouched { epoch, by }
-            }
-            Err(failed) => return Err(failed.into()),
+        let fenced = if self.may_vouch {
+            fence_or_vouch((order, cx), &machine, &machine.source, order.vouched).await?
+        } else {
+            Some(fence(cx, &machine, &machine.source).await?)
+        };
+        let Some(fenced) = fenced else {
+            return Ok(Outcome::Wait(must_vouch(&machine.source, &machine)));
         };
         happen(order, cx, Event::SourceFenced(fenced)).await?;
         Ok(Outcome::Done)

@@ -9,11 +9,13 @@
 //! | start-at-source | nothing |
 
 use domain::failover::{Event, Fenced, Operation, Return, State};
-use jobs::{Context, Failure, Key, OnFailure, Outcome, Resumer, Runbook, Step, Table};
+use jobs::{Context, Failure, Key, OnFailure, Outcome, Runbook, Step, Table};
 use wire::command::Work;
 
 use super::order::Order;
-use super::steps::{Begin, discard, give, happen, happen_along, left_at, look, must_vouch};
+use super::steps::{
+    Begin, discard, fence_or_vouch, give, happen, happen_along, left_at, look, must_vouch,
+};
 use super::{NotGiven, World};
 use crate::database::failover::Along;
 
@@ -60,24 +62,11 @@ impl Step<UndoFailover> for FenceTarget {
         let State::Returning { phase: Return::Fencing, .. } = machine.standing.state else {
             return Ok(Outcome::Done);
         };
-        let epoch = machine.standing.epoch;
-        let work = Work::Fence { machine: machine.machine, epoch: epoch.number() };
         let there = machine.compute();
-        let fenced = match give(cx, there, work).await {
-            Ok(_) => Fenced::Acknowledged(epoch),
-            Err(NotGiven::NotConnected(_)) => {
-                let Some(resumed) = cx.resumed() else {
-                    return Ok(Outcome::Wait(must_vouch(there, &machine)));
-                };
-                order.vouched = true;
-                let by = match &resumed.by {
-                    Resumer::Operator { name } => name.clone(),
-                    Resumer::Deadline => order.by.clone(),
-                };
-                Fenced::Vouched { epoch, by }
-            }
-            Err(failed) => return Err(failed.into()),
+        let Some(fenced) = fence_or_vouch((order, cx), &machine, there, false).await? else {
+            return Ok(Outcome::Wait(must_vouch(there, &machine)));
         };
+        order.vouched = matches!(fenced, Fenced::Vouched { .. });
         happen(order, cx, Event::TargetFenced(fenced)).await?;
         Ok(Outcome::Done)
     }

@@ -18,7 +18,7 @@ pub struct Measured {
 }
 
 /// How long it is expected to be down.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Downtime {
     /// About so long; none if a part of it was never measured.
     pub about: Option<Duration>,
@@ -30,43 +30,32 @@ pub struct Downtime {
 /// from the order, to a sign of life at the target.
 #[must_use]
 pub fn downtime(kind: Kind, measured: &Measured) -> Downtime {
-    let Measured { shutdown, cycle, boot } = *measured;
-    let parts = [
-        (
-            shutdown.filter(|_| kind == Kind::Planned),
-            kind == Kind::Planned,
-            "its guest took {} to shut down when it was last seen",
-            "how long its guest takes to shut down was never seen",
-        ),
-        (
-            cycle.filter(|_| kind == Kind::Planned),
-            kind == Kind::Planned,
-            "its last cycle, as one that follows on the shutdown, took {}",
-            "no cycle of it was measured yet",
-        ),
-        (
-            boot,
-            true,
-            "it gave a sign of life {} after its start at the target",
-            "how long it takes to boot at the target is not known; a test failover tells",
-        ),
-    ];
-    let counted = || parts.iter().filter(|(_, counts, ..)| *counts);
-    let about = counted().map(|(took, ..)| *took).sum::<Option<Duration>>();
-    let basis = counted().map(|(took, _, known, unknown)| match took {
-        Some(took) => {
-            let seconds = format!("{:.1} s", took.as_secs_f64());
-            format!("{}.", known.replace("{}", &seconds))
-        }
-        None => format!("{unknown}."),
-    });
-    let mut basis: Vec<String> = basis.collect();
-    for sentence in &mut basis {
-        if let Some(first) = sentence.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
+    let mut parts = vec![];
+    if kind == Kind::Planned {
+        parts.push((
+            measured.shutdown,
+            "Its guest took {} to shut down when it was last seen.",
+            "How long its guest takes to shut down was never seen.",
+        ));
+        parts.push((
+            measured.cycle,
+            "Its last cycle, as one that follows on the shutdown, took {}.",
+            "No cycle of it was measured yet.",
+        ));
     }
-    Downtime { about, basis }
+    parts.push((
+        measured.boot,
+        "It gave a sign of life {} after its start at the target.",
+        "How long it takes to boot at the target is not known; a test failover tells.",
+    ));
+    let sentence = |(took, known, unknown): &(Option<Duration>, &str, &str)| match took {
+        Some(took) => known.replace("{}", &format!("{:.1} s", took.as_secs_f64())),
+        None => (*unknown).to_owned(),
+    };
+    Downtime {
+        about: parts.iter().map(|(took, ..)| *took).sum(),
+        basis: parts.iter().map(sentence).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -91,8 +91,6 @@ fn firmware(
     };
     let format = os.of_child("nvram", "format").map(ToOwned::to_owned);
     let template = os.of_child("nvram", "template").map(ToOwned::to_owned);
-    let mut nvram = Element::new("nvram");
-    nvram.set_text(flash.nvram);
     let fresh = |why: &str, remarks: &mut Vec<String>| {
         remarks.push(format!(
             "the variables of its UEFI firmware {why}: it starts with fresh ones, and boots what its disks offer"
@@ -117,9 +115,13 @@ fn firmware(
             // Chosen anew among what this host has.
             os.remove("loader");
         }
+    }
+    if has_variables || chosen_by_libvirt.is_some() {
         os.remove("nvram");
     }
     if has_variables {
+        let mut nvram = Element::new("nvram");
+        nvram.set_text(flash.nvram);
         match (&carried, format, template) {
             (Some(_), Some(format), _) => nvram.set("format", &format),
             (None, _, Some(template)) if chosen_by_libvirt.is_none() => {
@@ -127,7 +129,6 @@ fn firmware(
             }
             _ => {}
         }
-        os.remove("nvram");
         os.push(nvram);
     }
     Ok(carried)

@@ -1,11 +1,13 @@
 //! Every check and test, the same here and in CI.
 
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::metadata::root;
+use crate::metadata::{self, root};
 use crate::{arrows, licences, tidy};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,12 +24,21 @@ pub(crate) fn run(tests: Tests) -> Result<()> {
     step("crate arrows", arrows::check)?;
     step("licences", licences::check)?;
     step("tidy", tidy::check)?;
-    step("lints", || {
-        cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
-    })?;
-    // The stories run the product's own programs, which no test builds.
-    step("build", || cargo(&["build", "--locked", "--workspace", "--bins"]))?;
-    step("tests", || run_tests(tests))?;
+    // The stories run the product's own programs. Built apart from the tests, half
+    // of what they depend on would be built twice: tests want more of its features.
+    step("build", || cargo(&["build", "--locked", "--workspace", "--bins", "--tests"]))?;
+    match Listed::by_nextest()? {
+        Some(listed) => std::thread::scope(|scope| {
+            // Stories wait a lot; what they leave of the processors is used.
+            let beside = scope.spawn(|| lint("nice", &["-n", "19", "cargo"]));
+            step("tests", || listed.run(tests))?;
+            step("lints", || beside.join().expect("linting does not panic"))
+        })?,
+        None => {
+            step("lints", || lint("cargo", &[]))?;
+            step("tests", || run_one_by_one(tests))?;
+        }
+    }
     step("tests in documentation", || {
         cargo(&["test", "--locked", "--workspace", "--doc", "--quiet"])
     })?;
@@ -35,23 +46,74 @@ pub(crate) fn run(tests: Tests) -> Result<()> {
     Ok(())
 }
 
-fn run_tests(tests: Tests) -> Result<()> {
-    let has_nextest = Command::new("cargo")
-        .args(["nextest", "--version"])
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if has_nextest {
-        let mut arguments = vec!["nextest", "run", "--locked", "--workspace", "--profile", "ci"];
-        if tests == Tests::Fast {
-            arguments.extend(["--filterset", "not (package(lab) and kind(test))"]);
+/// What it says is told at the end, so that it does not lie about among what the
+/// tests say.
+fn lint(program: &str, before: &[&str]) -> Result<()> {
+    let mut lints = prepared(program);
+    lints.args(before).args(["clippy", "--locked", "--workspace", "--all-targets"]);
+    let lints = lints.args(["--", "-D", "warnings"]).output().context("run cargo")?;
+    print!("{}", String::from_utf8_lossy(&lints.stderr));
+    ensure!(lints.status.success(), "cargo clippy failed: {}", lints.status);
+    Ok(())
+}
+
+/// Tests that are built and listed, so that they run without Cargo: whoever lints
+/// beside them holds its lock.
+struct Listed {
+    workspace: PathBuf,
+    programs: PathBuf,
+}
+
+impl Listed {
+    /// None without nextest.
+    fn by_nextest() -> Result<Option<Self>> {
+        let version = Command::new("cargo").args(["nextest", "--version"]).output();
+        if !version.is_ok_and(|said| said.status.success()) {
+            return Ok(None);
         }
-        return cargo(&arguments);
+        let metadata = metadata::read()?;
+        let folder = metadata.target_directory.join("ci");
+        fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let keep = |name: &str, arguments: &[&str]| {
+            let path = folder.join(name);
+            let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+            let status = prepared("cargo").args(arguments).arg("--locked").stdout(file).status();
+            ensure!(status.context("run cargo")?.success(), "cargo {} failed", arguments.join(" "));
+            Ok(path)
+        };
+        let list = [
+            "nextest",
+            "list",
+            "--workspace",
+            "--list-type=binaries-only",
+            "--message-format=json",
+        ];
+        Ok(Some(Self {
+            workspace: keep("workspace.json", &["metadata", "--format-version=1"])?,
+            programs: keep("programs.json", &list)?,
+        }))
     }
+
+    fn run(&self, tests: Tests) -> Result<()> {
+        let mut run = prepared("cargo");
+        run.args(["nextest", "run", "--profile", "ci"]);
+        run.arg("--cargo-metadata").arg(&self.workspace);
+        run.arg("--binaries-metadata").arg(&self.programs);
+        if tests == Tests::Fast {
+            run.args(["--filterset", "not (package(lab) and kind(test))"]);
+        }
+        let status = run.status().context("run cargo")?;
+        ensure!(status.success(), "cargo nextest run failed: {status}");
+        Ok(())
+    }
+}
+
+/// The lab's stories must run one at a time, and so everything does without nextest.
+fn run_one_by_one(tests: Tests) -> Result<()> {
     let mut arguments = vec!["test", "--locked", "--workspace", "--lib", "--bins"];
     if tests == Tests::All {
         arguments.push("--tests");
     }
-    // The lab's stories must run one at a time.
     arguments.extend(["--", "--test-threads", "1"]);
     cargo(&arguments)
 }
@@ -70,17 +132,21 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// Runs cargo at the root of the repository, with variables in its environment.
 pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    // What is built once and thrown away need not be ready to be built again.
-    let once = std::env::var_os("CI").map(|_| ("CARGO_INCREMENTAL", "0"));
-    let status = Command::new("cargo")
-        .args(arguments)
-        .current_dir(root())
-        .envs(once)
-        .envs(variables.iter().copied())
-        // An error's text says where; frames of the async runtime would bury it.
-        .env("RUST_LIB_BACKTRACE", "0")
-        .status()
-        .context("run cargo")?;
+    let status = prepared("cargo").args(arguments).envs(variables.iter().copied()).status();
+    let status = status.context("run cargo")?;
     ensure!(status.success(), "cargo {} failed: {status}", arguments.join(" "));
     Ok(())
+}
+
+/// A program at the root of the repository, in the environment that cargo gets.
+fn prepared(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    if std::env::var_os("CI").is_some() {
+        // What is built once and thrown away need not be ready to be built again.
+        command.env("CARGO_INCREMENTAL", "0");
+    }
+    // An error's text says where; frames of the async runtime would bury it.
+    command.env("RUST_LIB_BACKTRACE", "0");
+    command
 }

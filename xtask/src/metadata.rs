@@ -10,6 +10,7 @@ use serde::Deserialize;
 pub(crate) struct Metadata {
     pub(crate) packages: Vec<Package>,
     pub(crate) workspace_members: Vec<String>,
+    pub(crate) target_directory: PathBuf,
 }
 
 #[derive(Deserialize)]

@@ -51,6 +51,7 @@ pub async fn wait_for<T>(
     mut look: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let give_up = Instant::now() + limit;
+    let mut pause = Duration::from_millis(20);
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
@@ -58,7 +59,9 @@ pub async fn wait_for<T>(
         if Instant::now() > give_up {
             bail!("{what}: not within {limit:?}");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause).await;
+        // Whoever looks starts programs, and guests need the processors too.
+        pause = (pause * 5 / 4).min(Duration::from_millis(200));
     }
 }
 

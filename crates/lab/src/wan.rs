@@ -63,7 +63,11 @@ impl Wan {
     /// Makes the bridge.
     pub(crate) async fn build(&self) -> Result<()> {
         let address = format!("{}/24", self.third_place_address());
-        self.ip(&["link", "add", BRIDGE, "type", "bridge", "forward_delay", "0"]).await?;
+        // One of its own: else it has that of a port, and another one when the site of
+        // that port loses its power, which the others learn up to 45 s later.
+        let mac = hardware_address(self.third_place_address());
+        let bridge = ["link", "add", BRIDGE, "address", &mac, "type", "bridge"];
+        self.ip(&[&bridge[..], &["forward_delay", "0"]].concat()).await?;
         self.ip(&["address", "add", &address, "dev", BRIDGE]).await?;
         self.ip(&["link", "set", BRIDGE, "up"]).await
     }
@@ -90,9 +94,8 @@ impl Wan {
         let port = port(name);
         self.unplug_leftover(&port).await?;
         // Made where both ends belong, so that the host never sees either.
-        // The same hardware address each time: the others remember it.
-        let [.., last] = self.address(name).octets();
-        let mac = format!("02:00:0a:56:00:{last:02x}");
+        // The same each time: the others remember it.
+        let mac = hardware_address(self.address(name));
         let mut add = Command::new("ip");
         add.args(["link", "add", "name", INTERFACE, "address", &mac])
             .args(["netns", &site.first().pid.to_string()])
@@ -238,6 +241,11 @@ impl Wan {
         let ran = run(self.third.command("ip").args(words), "arrange the WAN").await;
         ran.map(drop).context("in the third place")
     }
+}
+
+fn hardware_address(address: Ipv4Addr) -> String {
+    let [.., last] = address.octets();
+    format!("02:00:0a:56:00:{last:02x}")
 }
 
 fn port(site: SiteName) -> String {

@@ -5,18 +5,15 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use domain::fault::{Code, Fault};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use service::folder::replace;
 use uuid::Uuid;
 
 /// What is kept in such a file.
 pub trait Filed: Serialize + DeserializeOwned {
-    /// The version of its form that is known here.
+    /// The version of its form that is known here; in the file it is `format`.
     const FORMAT: u16;
-
-    /// The version of its form.
-    fn format(&self) -> u16;
 
     /// What it is found by.
     fn id(&self) -> Uuid;
@@ -113,19 +110,66 @@ fn file_name(id: Uuid) -> String {
     format!("{id}.json")
 }
 
+/// What the files of all versions have.
+#[derive(Deserialize)]
+struct Version {
+    format: u16,
+}
+
 fn read<T: Filed>(path: &Path) -> io::Result<T> {
-    let found: T = serde_json::from_slice(&fs::read(path)?)?;
-    match found.format() {
-        known if known == T::FORMAT => Ok(found),
-        other => Err(io::Error::other(format!("its format {other} is not known here"))),
+    let bytes = fs::read(path)?;
+    // First, since a newer one may have anything else that is not known here.
+    let Version { format } = serde_json::from_slice(&bytes)?;
+    if format != T::FORMAT {
+        let why = format!("its format {format} is not known here");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 fn unusable(verb: &str, path: &Path, error: &io::Error) -> Fault {
+    let advice = match error.kind() {
+        io::ErrorKind::Unsupported => "A newer agent wrote it: install that version again.",
+        _ => "Make room in the agent's state folder and make it writable for the agent's user.",
+    };
     Fault::new(
         Code::DataFolderUnusable,
         format!("{verb} {}", path.display()),
         error.to_string(),
-        "Make room in the agent's state folder and make it writable for the agent's user.",
+        advice,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Note {
+        format: u16,
+        id: Uuid,
+    }
+
+    impl Filed for Note {
+        const FORMAT: u16 = 1;
+
+        fn id(&self) -> Uuid {
+            self.id
+        }
+    }
+
+    #[test]
+    fn a_newer_agents_file_is_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::<Note>::in_folder(folder.path().to_owned());
+        let note = Note { format: 1, id: Uuid::from_u128(1) };
+        files.keep(&note).unwrap();
+        assert_eq!(files.read(note.id).unwrap().map(|found| found.id), Some(note.id));
+        let newer = format!(r#"{{"format": 2, "id": "{}", "colour": "red"}}"#, note.id);
+        fs::write(files.path(note.id), newer).unwrap();
+        let fault = files.read(note.id).unwrap_err();
+        assert_eq!(fault.cause, "its format 2 is not known here");
+        assert!(fault.advice.contains("newer agent"), "{fault:?}");
+    }
 }

@@ -52,10 +52,6 @@ struct LoanFile {
 impl Filed for LoanFile {
     const FORMAT: u16 = FORMAT;
 
-    fn format(&self) -> u16 {
-        self.format
-    }
-
     fn id(&self) -> Uuid {
         self.recovery
     }

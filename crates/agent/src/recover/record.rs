@@ -259,10 +259,6 @@ pub type Records = Files<Record>;
 impl Filed for Record {
     const FORMAT: u16 = FORMAT;
 
-    fn format(&self) -> u16 {
-        self.format
-    }
-
     fn id(&self) -> Uuid {
         self.id
     }

@@ -70,6 +70,12 @@ impl LibvirtError {
         matches!(self, Self::Call { number: sys::VIR_ERR_INTERNAL_ERROR, .. })
     }
 
+    /// Whether a checkpoint is gone.
+    #[must_use]
+    pub const fn is_gone_checkpoint(&self) -> bool {
+        matches!(self, Self::Call { number: sys::VIR_ERR_NO_DOMAIN_CHECKPOINT, .. })
+    }
+
     /// Whether a checkpoint's bitmap is missing or cannot be trusted.
     #[must_use]
     pub const fn is_broken_checkpoint(&self) -> bool {

@@ -196,7 +196,11 @@ impl Subject {
             Some(checkpoint) => match checkpoint.delete() {
                 // To forget a bitmap that is there would leave it there for good.
                 Err(error) if error.may_pass() => Err(error),
-                Err(_) => checkpoint.delete_metadata(),
+                Err(_) => match checkpoint.delete_metadata() {
+                    // Somebody else was faster.
+                    Err(error) if error.is_gone_checkpoint() => Ok(()),
+                    done => done,
+                },
                 Ok(()) => Ok(()),
             },
         }

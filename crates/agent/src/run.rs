@@ -88,9 +88,9 @@ async fn work(config: Config) -> Result<(), Fault> {
     let (tell_passport, passport) = watch::channel(Passport::of(&identity));
     let (tell_duties, learned) = watch::channel(None);
     let (tell_reports, reports) = watch::channel(Replication::default());
-    let around = surroundings(&config, &identity, passport.clone(), observations.clone())?;
-    let operating = Operating::at(&config.hypervisor);
     let epochs = Epochs::in_folder(&config.state_folder.join("epochs"))?;
+    let around = surroundings(&config, &identity, &epochs, passport.clone(), observations.clone())?;
+    let operating = Operating::at(&config.hypervisor);
     // Before any point can be dropped: it pins those that machines stand on.
     let recoveries = Recoveries::open(
         Records::in_folder(config.state_folder.join(record::FOLDER)),
@@ -157,6 +157,7 @@ async fn work(config: Config) -> Result<(), Fault> {
 fn surroundings(
     config: &Config,
     identity: &Identity,
+    epochs: &Epochs,
     passport: watch::Receiver<Passport>,
     observations: watch::Receiver<Observation>,
 ) -> Result<Surroundings, Fault> {
@@ -173,6 +174,7 @@ fn surroundings(
         hypervisor: config.hypervisor.clone(),
         capture: CaptureSettings {
             scratch_limit: config.scratch_limit_mib << 20,
+            epochs: Some(epochs.clone()),
             ..CaptureSettings::in_folder(&config.capture_folder)
         },
         courses,

@@ -14,13 +14,14 @@ use tracing::warn;
 use super::Capture;
 use super::access::Access;
 use super::calm::{Calm, Cutting, Silence};
+use super::configuration;
 use super::cut::{CheckpointName, Cut, CutRequest, Hold, PREFIX};
 use super::error::CaptureError;
-use super::firmware::with_variables;
 use super::folder::Folder;
 use super::freeze::Freezer;
 use super::off::Off;
 use super::running::Running;
+use crate::epochs::Epochs;
 use crate::hypervisor::libvirt::Subject;
 
 /// Room for scratch files where nothing else is said: 8 GiB.
@@ -47,6 +48,8 @@ pub struct CaptureSettings {
     pub qemu_img: Vec<OsString>,
     /// Which machines are left alone now.
     pub calm: Calm,
+    /// What remembers which machines start with the host, if anything does.
+    pub epochs: Option<Epochs>,
 }
 
 impl CaptureSettings {
@@ -60,6 +63,7 @@ impl CaptureSettings {
             qemu_nbd: vec!["qemu-nbd".into()],
             qemu_img: vec!["qemu-img".into()],
             calm: Calm::default(),
+            epochs: None,
         }
     }
 }
@@ -92,7 +96,7 @@ pub async fn open(
     };
     let (qemu_nbd, qemu_img) = (settings.qemu_nbd.into(), settings.qemu_img.into());
     let off = Off { access, folder, qemu_nbd, qemu_img };
-    let work = Work { running, off };
+    let work = Work { running, off, epochs: settings.epochs };
     work.running.freezer.thaw_leftover().await;
     work.clean().await?;
     Ok(LibvirtCapture { work, turn, calm: settings.calm, cuts: 0, current: None })
@@ -132,6 +136,7 @@ enum Kind {
 struct Work {
     running: Running,
     off: Off,
+    epochs: Option<Epochs>,
 }
 
 impl Work {
@@ -153,9 +158,15 @@ impl Work {
     ) -> Result<(Cut, Current), CaptureError> {
         self.clean().await?;
         let (hold, held) = Hold::new(number);
-        let look = |subject: &Subject| Ok((subject.is_active()?, subject.inactive_xml()?));
-        let (active, configuration) = self.access().ask("look at the state", look).await?;
-        let configuration = with_variables(configuration).await;
+        let look = |subject: &Subject| {
+            Ok((subject.is_active()?, subject.inactive_xml()?, subject.autostart()?))
+        };
+        let (active, xml, autostart) = self.access().ask("look at the state", look).await?;
+        let machine = self.access().machine();
+        // libvirt knows nothing of it once the agent has taken it over.
+        let taken_over =
+            self.epochs.as_ref().is_some_and(|epochs| epochs.starts_by_itself(machine));
+        let configuration = configuration::complete(xml, autostart || taken_over).await;
         if active {
             let standing = self.running.cut(&request, held).await?;
             if let Some((checkpoint, files)) = &standing.left_behind {

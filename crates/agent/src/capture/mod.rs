@@ -28,9 +28,10 @@
 
 mod access;
 pub mod calm;
+pub mod configuration;
 pub mod cut;
 pub mod error;
-pub mod firmware;
+
 mod folder;
 mod freeze;
 pub mod machine;

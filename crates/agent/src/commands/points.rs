@@ -15,7 +15,7 @@ use wire::command::Answer;
 use wire::replication::{Hold, Progress};
 
 use super::work::Means;
-use crate::capture::firmware::with_variables;
+use crate::capture::configuration;
 use crate::capture::{Capture as _, machine};
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::{Operator, Power};
@@ -123,7 +123,8 @@ pub(super) async fn adopt(
         machine::open(&means.hypervisor, machine, settings).await.map_err(of_capture)?;
     capture.forget().await.map_err(of_capture)?;
     drop(capture);
-    let configuration = with_variables(xml).await;
+    let starts = means.epochs.starts_by_itself(machine);
+    let configuration = configuration::complete(xml, starts).await;
     let wish = spawn_blocking(move || wish(images, configuration)).await;
     let wish = wish.map_err(|error| Fault::internal(&doing, &error))?;
     let wish = wish.map_err(|cause| image_unreadable(&doing, cause))?;

@@ -12,6 +12,7 @@ use super::folder::{Folder, has_room};
 use super::point::{self, Facts, unfit};
 use super::record::{Earlier, Origin, Record, RecordedDisk, RecordedKeeper, Stage};
 use crate::capture::Owner;
+use crate::hypervisor::libvirt::xml::behind;
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::xml::recovered::{Host, Wish, identity, recover, stands_below};
 use crate::hypervisor::libvirt::{Operator, Power};
@@ -101,6 +102,7 @@ impl Recoveries {
         let disks = told.into_iter().zip(disks);
         let disks = disks.map(|(target, size)| RecordedDisk { target, size }).collect();
         let mut record = Record::of(wish, own, origin, folder, disks);
+        record.starts_with_host = record.production && behind::starts_with_host(&configuration);
         let known = self.0.records.read(wish.id)?.and_then(|known| known.earlier);
         record.earlier = match self.in_its_place(doing, &record).await? {
             Some(earlier) => Some(earlier),

@@ -47,6 +47,10 @@ impl Recoveries {
                 "Look at where the machine stands before anything else is done with it.",
             ));
         }
+        if record.starts_with_host {
+            // As there, so here; the agent starts it, once the controller confirms.
+            self.0.epochs.note_autostart(machine)?;
+        }
         if record.stage == Stage::Defined {
             self.serve(&record).await?;
         }

@@ -1,6 +1,7 @@
 //! What is written down of a recovery: one file each, written before what it
 //! tells of is made.
 
+use std::ops::Not;
 use std::path::PathBuf;
 
 use domain::fault::{Code, Fault};
@@ -46,6 +47,9 @@ pub struct Record {
     /// What was defined in its place before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<Earlier>,
+    /// Whether the machine started with its host where it was before.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub starts_with_host: bool,
     /// How far it is.
     pub stage: Stage,
     /// What the machine had written when its disks began to be made its own.
@@ -175,6 +179,7 @@ impl Record {
             disks,
             nics: nics.map(|NicWish { mac, network }| RecordedNic { mac, network }).collect(),
             earlier: None,
+            starts_with_host: false,
             stage: Stage::Making,
             written: None,
             started: None,

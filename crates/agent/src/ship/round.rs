@@ -26,8 +26,8 @@ use super::fault::of_capture;
 use super::folder::Courses;
 use super::sender::Sender;
 use crate::capture::{Base, Capture, CaptureError, Consistency, Cut, CutRequest, Wanted, Way};
+use crate::hypervisor::libvirt::xml::behind;
 use crate::hypervisor::libvirt::xml::recovered::without_disks;
-use crate::hypervisor::libvirt::xml::variables;
 
 /// In what portions a copy goes.
 #[derive(Debug, Clone, Copy)]
@@ -338,7 +338,7 @@ impl<C: Capture> Round<'_, C> {
     fn seal_of(&self, cut: &Cut) -> Seal {
         // A machine that is made of the point has the point's disks alone.
         let excluded = self.duty.excluded_disks.iter().cloned().collect();
-        let (xml, behind) = variables::split(&cut.configuration);
+        let (xml, behind) = behind::split(&cut.configuration);
         let configuration = match without_disks(xml, &excluded) {
             Ok(fewer) if !self.duty.excluded_disks.is_empty() => format!("{fewer}{behind}"),
             _ => cut.configuration.clone(),

@@ -83,6 +83,14 @@ impl Subject {
         self.domain()?.resume()
     }
 
+    /// Whether libvirt starts the machine with the host.
+    ///
+    /// # Errors
+    /// Whatever libvirt said.
+    pub fn autostart(&self) -> Result<bool, LibvirtError> {
+        self.domain()?.autostart()
+    }
+
     /// Its description as it is now.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use domain::units::ByteCount;
 use roxmltree::Node;
 
 pub mod backup;
+pub mod behind;
 pub mod capabilities;
 pub mod checkpoint;
 pub mod machine;

@@ -1,9 +1,7 @@
-//! The variables of a machine's UEFI firmware, as a point carries them: in a
-//! comment behind libvirt's description of the machine, which whoever does not
-//! know it passes over.
+//! The variables of a machine's UEFI firmware, as a point carries them
+//! [behind](super::behind) libvirt's description of the machine.
 //!
 //! ```text
-//! <domain>…</domain>
 //! <!-- lifeboat-firmware-variables-1 BASE64-OF-ZSTD -->
 //! <!-- lifeboat-firmware-variables-1 missing: WHY -->
 //! ```
@@ -14,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use roxmltree::Document;
 
+use super::behind::split;
 use super::{XmlError, child};
 
 const BEGIN: &str = "\n<!-- lifeboat-firmware-variables-1 ";
@@ -68,18 +67,12 @@ pub fn with(configuration: &str, variables: Result<&[u8], &str>) -> String {
     format!("{configuration}{BEGIN}{said}{END}")
 }
 
-/// A configuration as libvirt has it, and what is behind it.
-#[must_use]
-pub fn split(configuration: &str) -> (&str, &str) {
-    configuration.split_at(configuration.rfind(BEGIN).unwrap_or(configuration.len()))
-}
-
 /// What a configuration carries.
 #[must_use]
 pub fn of(configuration: &str) -> Variables {
     let (_, behind) = split(configuration);
-    let said = behind.strip_prefix(BEGIN).and_then(|said| said.trim_end().strip_suffix(END));
-    let Some(said) = said else { return Variables::None };
+    let said = behind.split_once(BEGIN).and_then(|(_, said)| said.split_once(END));
+    let Some((said, _)) = said else { return Variables::None };
     if let Some(why) = said.strip_prefix(MISSING) {
         return Variables::Missing(why.to_owned());
     }
@@ -100,6 +93,8 @@ mod tests {
     fn variables_go_with_a_configuration_and_come_back() {
         assert_eq!(of(GOLDEN.trim_end()), Variables::Carried(b"variables".to_vec()));
         assert_eq!(split(GOLDEN.trim_end()).0, DOMAIN);
+        let starts = include_str!("../../../../tests/golden/configuration-1-starts.xml");
+        assert_eq!(of(starts), Variables::Carried(b"variables".to_vec()));
         let flash = [vec![7; 1000], vec![0xff; 540_000]].concat();
         let carried = with(DOMAIN, Ok(&flash));
         assert!(carried.len() < 2000, "{}", carried.len());

@@ -150,11 +150,11 @@ async fn a_fenced_machine_stays_down(lab: &Lab, west: &Agent, machine: MachineUu
     let web = lab.west().guest("web");
     // It may be gone before virsh hears that it was started.
     let _ = lab.west().virsh(&["start", "web"]).await;
-    wait_for("the end of a fenced machine", SOON, async || {
-        Ok((!web.is_running().await?).then_some(()))
+    wait_for("the end of a fenced machine, and word of it", SOON, async || {
+        let told = west.log()?.contains("LB7063");
+        Ok((told && !web.is_running().await?).then_some(()))
     })
     .await?;
-    ensure!(west.log()?.contains("LB7063"), "it is not told");
     ensure!(command(west, Work::Start { machine, epoch: 10 }).await? == Ok(Answer::Done));
     web.acknowledges(10).await?;
     ensure!(web.boot_check()?.is_clean(), "after all that");

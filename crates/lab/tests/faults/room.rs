@@ -64,7 +64,7 @@ async fn the_sources_scratch_is_full(setting: &Setting<'_>, scratch: &Volume<'_>
     controller.say(&["policy", "change", "fast", "--bandwidth", "64K"]).await?;
     let reason = setting.says("LB6055").await?;
     println!("the source's scratch is full: {}. {}", reason.reason, reason.advice);
-    setting.web.acknowledges(300).await?;
+    setting.web.acknowledges(100).await?;
     setting.guest_noticed_nothing().await?;
     scratch.make_room().await
 }
@@ -81,7 +81,7 @@ async fn there_is_no_room_at_once(setting: &Setting<'_>, scratch: &Volume<'_>) -
         scratch.leave_nothing().await?;
         setting.says("LB6055").await?;
         let log = setting.product.east.log()?;
-        setting.web.acknowledges(300).await?;
+        setting.web.acknowledges(100).await?;
         scratch.make_room().await?;
         // The agent may have been faster than the guest's next write.
         if log.contains("held for lack of room, and goes on") {

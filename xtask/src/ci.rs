@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::metadata::{self, root};
 use crate::{arrows, licences, tidy};
@@ -28,14 +28,18 @@ pub(crate) fn run(tests: Tests) -> Result<()> {
     // of what they depend on would be built twice: tests want more of its features.
     step("build", || cargo(&["build", "--locked", "--workspace", "--bins", "--tests"]))?;
     match Listed::by_nextest()? {
-        Some(listed) => std::thread::scope(|scope| {
+        Some(listed) => {
             // Stories wait a lot; what they leave of the processors is used.
-            let beside = scope.spawn(|| lint("nice", &["-n", "19", "cargo"]));
-            step("tests", || listed.run(tests))?;
-            step("lints", || beside.join().expect("linting does not panic"))
-        })?,
+            let (tested, linted) = std::thread::scope(|scope| {
+                let beside = scope.spawn(|| lint("nice", &["-n", "19", "cargo"]));
+                let tested = step("tests", || listed.run(tests));
+                (tested, beside.join().expect("linting does not panic"))
+            });
+            step("lints", || linted?.tell())?;
+            tested?;
+        }
         None => {
-            step("lints", || lint("cargo", &[]))?;
+            step("lints", || lint("cargo", &[])?.tell())?;
             step("tests", || run_one_by_one(tests))?;
         }
     }
@@ -46,15 +50,28 @@ pub(crate) fn run(tests: Tests) -> Result<()> {
     Ok(())
 }
 
-/// What it says is told at the end, so that it does not lie about among what the
-/// tests say.
-fn lint(program: &str, before: &[&str]) -> Result<()> {
-    let mut lints = prepared(program);
-    lints.args(before).args(["clippy", "--locked", "--workspace", "--all-targets"]);
-    let lints = lints.args(["--", "-D", "warnings"]).output().context("run cargo")?;
-    print!("{}", String::from_utf8_lossy(&lints.stderr));
-    ensure!(lints.status.success(), "cargo clippy failed: {}", lints.status);
-    Ok(())
+/// What the compiler and the linter said.
+struct Linted(Vec<Output>);
+
+impl Linted {
+    fn tell(self) -> Result<()> {
+        for output in &self.0 {
+            print!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let failed = self.0.iter().find(|output| !output.status.success());
+        failed.map_or(Ok(()), |output| Err(anyhow!("cargo failed: {}", output.status)))
+    }
+}
+
+/// Checks the product as it is shipped, without what tests turn on in it; and lints
+/// everything.
+fn lint(program: &str, before: &[&str]) -> Result<Linted> {
+    let shipped = &["check", "--locked", "--package", "cli", "--bins"][..];
+    let all = &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let said = [shipped, all].map(|arguments| {
+        prepared(program).args(before).args(arguments).output().context("run cargo")
+    });
+    Ok(Linted(said.into_iter().collect::<Result<_>>()?))
 }
 
 /// Tests that are built and listed, so that they run without Cargo: whoever lints

@@ -113,7 +113,7 @@ pub async fn perform(
             }
             () = &mut patience, if is_alone => {
                 is_alone = false;
-                owners.nobody_answers().await;
+                owners.nobody_answers();
             }
             _ = rings.changed() => {}
             _ = keeps.changed() => {}

@@ -3,6 +3,7 @@
 //! ```text
 //! FOLDER/UUID/          ours
 //!   frozen              exists while the guest may be frozen by us
+//!   held                exists while QEMU may hold the guest because of us
 //!   qemu/               belongs to QEMU's user, who makes the sockets
 //!     ID.s              socket of the cut ID
 //!     ID-vda            scratch file of the cut ID
@@ -84,6 +85,10 @@ impl Folder {
 
     pub(super) fn frozen(&self) -> PathBuf {
         self.own.join("frozen")
+    }
+
+    pub(super) fn held(&self) -> PathBuf {
+        self.own.join("held")
     }
 
     /// Whether a socket of QEMU's is one of a cut of this machine.

@@ -48,7 +48,8 @@ pub struct CaptureSettings {
     pub qemu_img: Vec<OsString>,
     /// Which machines are left alone now.
     pub calm: Calm,
-    /// What remembers which machines start with the host, if anything does.
+    /// What remembers whose machines are, and which start with the host, if anything
+    /// does.
     pub epochs: Option<Epochs>,
 }
 
@@ -90,13 +91,13 @@ pub async fn open(
         folder: folder.clone(),
         freezer,
         scratch_limit: settings.scratch_limit,
-        was_held: Arc::default(),
+        epochs: settings.epochs,
         silence: Arc::new(Mutex::new(Silence::default())),
         turn: Arc::clone(&turn),
     };
     let (qemu_nbd, qemu_img) = (settings.qemu_nbd.into(), settings.qemu_img.into());
     let off = Off { access, folder, qemu_nbd, qemu_img };
-    let work = Work { running, off, epochs: settings.epochs };
+    let work = Work { running, off };
     work.running.freezer.thaw_leftover().await;
     work.clean().await?;
     Ok(LibvirtCapture { work, turn, calm: settings.calm, cuts: 0, current: None })
@@ -136,7 +137,6 @@ enum Kind {
 struct Work {
     running: Running,
     off: Off,
-    epochs: Option<Epochs>,
 }
 
 impl Work {
@@ -164,8 +164,8 @@ impl Work {
         let (active, xml, autostart) = self.access().ask("look at the state", look).await?;
         let machine = self.access().machine();
         // libvirt knows nothing of it once the agent has taken it over.
-        let taken_over =
-            self.epochs.as_ref().is_some_and(|epochs| epochs.starts_by_itself(machine));
+        let epochs = self.running.epochs.as_ref();
+        let taken_over = epochs.is_some_and(|epochs| epochs.starts_by_itself(machine));
         let configuration = configuration::complete(xml, autostart || taken_over).await;
         if active {
             let standing = self.running.cut(&request, held).await?;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use domain::machine::{GuestAgent, PowerState};
 use domain::units::milliseconds;
 use nbd::client::Address;
 use time::OffsetDateTime;
+use tokio::fs;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,12 +23,13 @@ use super::cut::{
     Base, CheckpointName, Consistency, CutDisk, CutRequest, Held, PREFIX, Wanted, Way,
 };
 use super::error::{CaptureError, Ended, Of};
-use super::folder::{CutFiles, Folder, Owner};
+use super::folder::{CutFiles, Folder, Owner, remove_if_there};
 use super::freeze::{Freezer, Thawed};
 use super::plan::{self, Note, PlannedDisk, SeenCheckpoint, SeenDisk, Since};
 use super::reader::DiskReader;
 use super::scratch;
 use super::watch::Watch;
+use crate::epochs::Epochs;
 use crate::hypervisor::CallError;
 use crate::hypervisor::libvirt::Subject;
 use crate::hypervisor::libvirt::xml::backup::{self, Backup, BackupDisk};
@@ -52,8 +53,8 @@ pub(super) struct Running {
     pub(super) freezer: Freezer,
     /// Bytes that scratch files may take up.
     pub(super) scratch_limit: u64,
-    /// Whether an error held the machine before its disks were held still.
-    pub(super) was_held: Arc<AtomicBool>,
+    /// What remembers whose machines are, and which start with the host.
+    pub(super) epochs: Option<Epochs>,
     pub(super) silence: Arc<Mutex<Silence>>,
     /// Held while jobs or checkpoints are changed.
     pub(super) turn: Arc<Mutex<()>>,
@@ -74,6 +75,8 @@ pub(super) struct Standing {
 struct Sight {
     owner: Option<Owner>,
     guest_agent: GuestAgent,
+    /// Whether an error of its disks holds it already.
+    is_held: bool,
     disks: Vec<SeenDisk>,
     since: Since,
 }
@@ -97,6 +100,7 @@ impl Running {
         let sight = self.look_once_booted(request).await?;
         self.folder.make(sight.owner).await?;
         self.has_room().await?;
+        self.note_danger(sight.is_held).await?;
         let begun = self.begin(request, &sight).await?;
         let ended = Arc::default();
         let disks = match open(self.access.machine(), &begun, &ended).await {
@@ -153,7 +157,7 @@ impl Running {
     async fn look(&self, request: &CutRequest) -> Result<Sight, CaptureError> {
         let machine = self.access.machine();
         let excluded = request.excluded.clone();
-        let (xml, guest_agent, disks, blocked, was_held) = self
+        let (xml, guest_agent, disks, blocked, is_held) = self
             .access
             .ask("look at the disks", move |subject| {
                 let xml = subject.xml()?;
@@ -182,7 +186,6 @@ impl Running {
                 Ok((xml, guest_agent, disks, blocked, subject.is_held_by_an_error()?))
             })
             .await?;
-        self.was_held.store(was_held, Ordering::Relaxed);
         if let Some(what) = blocked {
             return Err(CaptureError::InTheWay { machine, what });
         }
@@ -192,7 +195,7 @@ impl Running {
         let label = machine_xml::qemu_user(&xml).ok().flatten();
         let owner = label.as_deref().and_then(Owner::parse);
         let since = self.since(request.since.clone()).await?;
-        Ok(Sight { owner, guest_agent, disks, since })
+        Ok(Sight { owner, guest_agent, is_held, disks, since })
     }
 
     /// Finds the checkpoint that was named, and removes all others of ours:
@@ -361,28 +364,43 @@ impl Running {
         self.access.ask("remove a checkpoint", remove).await
     }
 
-    /// Lets a machine go on that QEMU holds because there was no room for what it
-    /// overwrote: its write is tried again, and succeeds without a backup.
+    /// Remembers, from before a backup begins until after it has ended, that QEMU
+    /// may hold the machine because of us. One that is held already is none of ours.
+    async fn note_danger(&self, is_held: bool) -> Result<(), CaptureError> {
+        let path = self.folder.held();
+        if is_held {
+            return remove_if_there(&path).await;
+        }
+        let noted = fs::write(&path, b"").await;
+        noted.map_err(|source| CaptureError::File { doing: "write", path, source })
+    }
+
+    /// Lets a machine go on that QEMU has held since our backup began, for want of
+    /// room for what it overwrote: its write is tried again, and succeeds without
+    /// the backup. Another side's machine stays as it is.
     async fn let_go_on(&self) -> Result<(), CaptureError> {
-        if self.was_held.load(Ordering::Relaxed) {
+        let note = self.folder.held();
+        if !note.exists() {
             return Ok(());
         }
-        let resumed = |subject: &Subject| {
-            let is_held = subject.is_held_by_an_error()?;
-            if is_held {
+        let machine = self.access.machine();
+        let may_run = !self.epochs.as_ref().is_some_and(|epochs| epochs.is_anothers(machine));
+        let resume = move |subject: &Subject| {
+            let resumes = may_run && subject.is_held_by_an_error()?;
+            if resumes {
                 subject.resume()?;
             }
-            Ok(is_held)
+            Ok(resumes)
         };
-        if self.access.ask("let the machine go on", resumed).await? {
-            let machine = self.access.machine();
-            warn!(%machine, "the machine was held for lack of room, and goes on");
+        if self.access.ask("let the machine go on", resume).await? {
+            warn!(%machine, "an error held the machine while its disks were read, and it goes on");
         }
-        Ok(())
+        remove_if_there(&note).await
     }
 
     /// Ends a backup of ours, or only the one with this socket, and waits until
-    /// it is gone. What somebody else began goes on.
+    /// it is gone. What somebody else began goes on. With none of ours left, a
+    /// machine that QEMU held because of one goes on.
     pub(super) async fn end_backup(&self, only: Option<PathBuf>) -> Result<(), CaptureError> {
         let give_up = Instant::now() + END_LIMIT;
         let mut asked = false;
@@ -390,24 +408,24 @@ impl Running {
             let folder = self.folder.clone();
             let only = only.clone();
             let ask_it = !asked;
-            let there = self
+            let (there, none_left) = self
                 .access
                 .ask("end the backup", move |subject| {
-                    let ours = |socket: &String| match &only {
-                        Some(only) => only.as_os_str() == socket.as_str(),
-                        None => folder.has_socket(socket),
+                    let ours = subject.backup_socket()?.filter(|socket| folder.has_socket(socket));
+                    let is_meant = |socket: &String| {
+                        only.as_ref().is_none_or(|only| only.as_os_str() == socket.as_str())
                     };
-                    let there = subject.backup_socket()?.as_ref().is_some_and(ours);
+                    let there = ours.as_ref().is_some_and(is_meant);
                     if there && ask_it {
                         subject.abort_job()?;
                     }
-                    Ok(there)
+                    Ok((there, ours.is_none()))
                 })
                 .await?;
+            if none_left {
+                return self.let_go_on().await;
+            }
             if !there {
-                if asked {
-                    self.let_go_on().await?;
-                }
                 return Ok(());
             }
             asked = true;

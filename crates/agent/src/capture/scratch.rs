@@ -1,8 +1,9 @@
 //! Keeping the guest safe from a full scratch file.
 //!
 //! While a cut is open, QEMU copies what the guest overwrites into scratch
-//! files first. When there is no more room for them, QEMU fails the *guest's*
-//! write. So they are watched, and the cut is given up long before.
+//! files first. When there is no more room for them, QEMU holds the *guest*, or
+//! fails its write, as the disk's `error_policy` says. So they are watched, and the
+//! cut is given up long before.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;

@@ -18,6 +18,9 @@ use super::error::Ended;
 use super::running::Running;
 use super::scratch;
 
+/// How often one tries to let a machine go on whose backup has ended.
+const ATTEMPTS: usize = 240;
+
 /// What is watched over.
 pub(super) struct Watch {
     pub(super) running: Running,
@@ -76,19 +79,26 @@ impl Watch {
         }
     }
 
-    /// Tries again while the guest is in danger, as long as anything is left
-    /// to be ended.
+    /// Tries again while the guest is in danger, and for a while until it goes on;
+    /// then the next cut has to see to that.
     async fn end_for_sure(&self) {
         let mut ticks = interval(scratch::LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let machine = self.running.access.machine();
-        while self.socket.exists() {
+        let mut left = ATTEMPTS;
+        while left > 0 {
             ticks.tick().await;
             // Without the turn: whoever has it may hang, and the socket is
             // this cut's alone.
             match self.running.end_backup(Some(self.socket.clone())).await {
                 Ok(()) => return,
-                Err(error) => error!(%machine, %error, "scratch files go on growing"),
+                Err(error) if self.socket.exists() => {
+                    error!(%machine, %error, "scratch files go on growing");
+                }
+                Err(error) => {
+                    error!(%machine, %error, "the machine may be held still");
+                    left -= 1;
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use wire::command::{Answer, Downed};
 use super::work::Means;
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::{LibvirtError, Operator, Power};
-use crate::hypervisor::operating::Operating;
+use crate::hypervisor::operating::{Operating, START_LIMIT};
 
 /// Between two looks whether a machine is off.
 const LOOK: Duration = Duration::from_millis(250);
@@ -23,8 +23,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(15);
 const SETTLED: Duration = Duration::from_secs(5);
 /// Nor is one that has run for so long, whoever answers.
 const SETTLED_AT_LAST: Duration = Duration::from_secs(60);
-/// How long QEMU may take to start.
-const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// Shuts a machine down in order, within a limit.
 pub(super) async fn shut_down(

@@ -9,7 +9,7 @@
 //! ours is started by this agent, and not by libvirt, when the host was restarted
 //! ([`owners`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
@@ -59,6 +59,9 @@ pub struct Epochs(Arc<Inner>);
 struct Inner {
     folder: PathBuf,
     known: Mutex<HashMap<MachineUuid, EpochFile>>,
+    /// Machines of which the controller has said last, since this agent began, that
+    /// they are this host's.
+    confirmed: Mutex<HashSet<MachineUuid>>,
     /// Held by whoever stops a machine.
     stopping: tokio::sync::Mutex<()>,
     changed: channel::Sender<()>,
@@ -74,6 +77,7 @@ impl Epochs {
         Ok(Self(Arc::new(Inner {
             folder: folder.to_owned(),
             known: Mutex::new(known),
+            confirmed: Mutex::default(),
             stopping: tokio::sync::Mutex::default(),
             changed: channel::Sender::new(()),
         })))
@@ -120,9 +124,10 @@ impl Epochs {
 
     /// Takes up what the controller's duties say, as far as it is news. A machine
     /// that they told of and tell of no more is protected no longer: what is known
-    /// of it is forgotten. The machines among these that libvirt started by itself and
-    /// that were this host's at the end: of another side's machine, what lies here
-    /// must not start beside it.
+    /// of it is forgotten. The machines among these that started with the host and
+    /// that were this host's at the end, as the controller has said since this agent
+    /// began: of another side's machine, what lies here must not start beside it, and
+    /// a host that was away long may not have heard whose it became.
     pub fn learn(&self, ownerships: &[Ownership]) -> Vec<MachineUuid> {
         for Ownership { machine, epoch, ours, starts_alone } in ownerships {
             let before = self.known(*machine);
@@ -147,11 +152,27 @@ impl Epochs {
             .filter(|(machine, file)| file.listed && !told(machine))
             .map(|(machine, file)| (*machine, file.autostart && file.ours))
             .collect();
-        for (machine, _) in &ended {
+        let ours = ownerships.iter().filter(|one| one.ours).map(|one| one.machine).collect();
+        let confirmed = self.confirm(ours);
+        let mut start_again = Vec::new();
+        for (machine, starts) in ended {
             info!(%machine, "it is protected no longer, and anybody may start it");
-            self.forget(*machine);
+            self.forget(machine);
+            match (starts, confirmed.contains(&machine)) {
+                (true, true) => start_again.push(machine),
+                (true, false) => {
+                    warn!(%machine, "it started with this host once; if it is to do so again: virsh autostart");
+                }
+                (false, _) => {}
+            }
         }
-        ended.into_iter().filter(|(_, autostart)| *autostart).map(|(machine, _)| machine).collect()
+        start_again
+    }
+
+    /// Notes what is this host's by the controller's word; what was by the former.
+    fn confirm(&self, ours: HashSet<MachineUuid>) -> HashSet<MachineUuid> {
+        let mut confirmed = self.0.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut confirmed, ours)
     }
 
     fn forget(&self, machine: MachineUuid) {
@@ -180,7 +201,8 @@ impl Epochs {
         if after == before { Ok(()) } else { self.keep(&mut files, machine, after) }
     }
 
-    /// Whether libvirt started a machine by itself before it was taken over.
+    /// Whether a machine started with the host before it was taken over, or did so
+    /// where it came from.
     #[must_use]
     pub fn starts_by_itself(&self, machine: MachineUuid) -> bool {
         self.lock().get(&machine).is_some_and(|file| file.autostart)
@@ -199,7 +221,7 @@ impl Epochs {
         files.iter().filter(|(_, file)| may(file)).map(|(machine, _)| *machine).collect()
     }
 
-    /// Remembers that libvirt would have started a machine by itself.
+    /// Remembers that a machine is to start with the host.
     ///
     /// # Errors
     /// [`Code::DataFolderUnusable`].
@@ -323,6 +345,11 @@ mod tests {
         again.note_autostart(machine).unwrap();
         assert_eq!(again.learn(&[]), [machine], "libvirt shall start it by itself again");
         assert_eq!(Epochs::in_folder(folder.path()).unwrap().known(machine), None);
+        again.learn(&[Ownership { machine, epoch: 6, ours: true, starts_alone: true }]);
+        again.note_autostart(machine).unwrap();
+        let after_long = Epochs::in_folder(folder.path()).unwrap();
+        assert_eq!(after_long.learn(&[]), [], "who knows whose it became meanwhile");
+        assert_eq!(after_long.known(machine), None);
         fs::write(folder.path().join("x.json"), GOLDEN.replace("\"format\": 1", "\"format\": 2"))
             .unwrap();
         assert!(Epochs::in_folder(folder.path()).unwrap_err().cause.contains("format 2"));

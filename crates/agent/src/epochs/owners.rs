@@ -11,20 +11,25 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use domain::fault::Fault;
 use domain::id::MachineUuid;
+use tokio::time::sleep;
 use tracing::{info, warn};
 use wire::replication::Ownership;
 
 use super::Epochs;
 use crate::hypervisor::libvirt::{Operator, Power};
-use crate::hypervisor::operating::Operating;
+use crate::hypervisor::operating::{Operating, START_LIMIT};
 
 /// Changes with each start of the host's kernel.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Where the last one is kept, in the folder of epochs.
 const FILE: &str = "boot";
+/// Between two attempts to start a machine after the host, and how many there are.
+const PAUSE: Duration = Duration::from_secs(10);
+const ATTEMPTS: usize = 60;
 
 /// Clones are one.
 #[derive(Clone)]
@@ -67,9 +72,9 @@ impl Owners {
 
     /// Nobody has answered for a while since this agent began: machines are started of
     /// which the policy wants that.
-    pub async fn nobody_answers(&self) {
+    pub fn nobody_answers(&self) {
         for machine in self.epochs.startable_alone() {
-            told(self.start_once(machine, "nobody can be asked, and it was this host's").await);
+            self.start_once(machine, "nobody can be asked, and it was this host's");
         }
     }
 
@@ -80,26 +85,44 @@ impl Owners {
         if self.operating.ask(&doing, drop).await? {
             self.epochs.note_autostart(machine)?;
         }
-        self.start_once(machine, "the controller says that it is this host's").await
+        self.start_once(machine, "the controller says that it is this host's");
+        Ok(())
     }
 
-    /// Starts a machine that libvirt would have started with the host; once.
-    async fn start_once(&self, machine: MachineUuid, why: &str) -> Result<(), Fault> {
-        let Some(started) = &self.restarted else { return Ok(()) };
+    /// Starts a machine that would have started with the host; once.
+    fn start_once(&self, machine: MachineUuid, why: &'static str) {
+        let Some(started) = &self.restarted else { return };
         // Once: who shuts it down afterwards means it.
         let is_first = started.lock().unwrap_or_else(PoisonError::into_inner).insert(machine);
-        if !is_first || !self.epochs.starts_by_itself(machine) {
-            return Ok(());
+        if is_first && self.epochs.starts_by_itself(machine) {
+            let this = self.clone();
+            // Nothing else that was learned waits for it.
+            tokio::spawn(async move { this.start(machine, why).await });
         }
+    }
+
+    /// What it needs may come only after this agent: a point that is served here or
+    /// lent by another host, a network, a pool.
+    async fn start(&self, machine: MachineUuid, why: &'static str) {
         let doing = format!("start machine {machine} after the restart of the host");
-        let start = move |operator: &Operator| match operator.power(machine)? {
-            Power::Off => operator.start(machine).map(|()| true),
-            Power::On | Power::Unknown => Ok(false),
-        };
-        if self.operating.ask(&doing, start).await? {
-            info!(%machine, why, "started after the restart of the host");
+        for _ in 0..ATTEMPTS {
+            let turn = self.epochs.stopping().await;
+            if !self.epochs.known(machine).is_some_and(|known| known.ours) {
+                return;
+            }
+            let start = move |operator: &Operator| match operator.power(machine)? {
+                Power::Off => operator.start(machine).map(|()| true),
+                Power::On | Power::Unknown => Ok(false),
+            };
+            let started = self.operating.ask_within(START_LIMIT, &doing, start).await;
+            drop(turn);
+            match started {
+                Ok(true) => return info!(%machine, why, "started after the restart of the host"),
+                Ok(false) => return,
+                Err(fault) => told(Err(fault)),
+            }
+            sleep(PAUSE).await;
         }
-        Ok(())
     }
 }
 

@@ -9,6 +9,9 @@ use domain::fault::{Code, Fault};
 use super::libvirt::{LibvirtError, Operator};
 use super::{CallError, Calls};
 
+/// How long QEMU may take to start.
+pub const START_LIMIT: Duration = Duration::from_secs(120);
+
 /// Cheap to clone; all clones share the connection.
 #[derive(Clone)]
 pub struct Operating(Arc<Inner>);

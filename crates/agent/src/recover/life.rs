@@ -14,6 +14,7 @@ use super::Recoveries;
 use super::record::{Record, Stage};
 use crate::hypervisor::libvirt::xml::machine::{Aspects, parse};
 use crate::hypervisor::libvirt::{Operator, Power};
+use crate::hypervisor::operating::START_LIMIT;
 use domain::machine::{GuestAgent, PowerState};
 
 /// Between two looks for a sign of life.
@@ -21,8 +22,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A machine without a guest agent lives if it has run for so long and its disks
 /// were used in two looks.
 const RUN_AT_LEAST: Duration = Duration::from_secs(5);
-/// How long QEMU may take to start.
-const START_LIMIT: Duration = Duration::from_secs(120);
 
 impl Recoveries {
     /// Starts the machine. With an epoch, it is this host's in that epoch, which

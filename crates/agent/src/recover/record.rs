@@ -277,6 +277,7 @@ mod tests {
     const GOLDEN: &str = include_str!("../../tests/golden/recovery-1.json");
 
     const STANDING: &str = include_str!("../../tests/golden/recovery-1-standing.json");
+    const STARTING: &str = include_str!("../../tests/golden/recovery-1-starting.json");
     const LENT: &str = include_str!("../../tests/golden/recovery-1-lent.json");
 
     #[test]
@@ -290,6 +291,9 @@ mod tests {
         assert!(matches!(lent.origin(), Ok(Origin::Lent(keeper)) if keeper.name == "kvm2"));
         assert!(!lent.needs_a_point_here());
         assert_eq!(serde_json::to_string_pretty(&lent).unwrap(), LENT.trim());
+        let starting: Record = serde_json::from_str(STARTING).unwrap();
+        assert!(starting.starts_with_host && !lent.starts_with_host);
+        assert_eq!(serde_json::to_string_pretty(&starting).unwrap(), STARTING.trim());
         let golden: Record = serde_json::from_str(GOLDEN).unwrap();
         assert_eq!(records.all().unwrap(), []);
         records.keep(&golden).unwrap();

@@ -39,7 +39,7 @@ fn measure(bench: &mut Bench) -> Result<()> {
     let median = |of: fn(&Round) -> f64| Samples::of(rounds.iter().map(of)).median();
     let own = Samples::of(rounds.iter().map(|round| round.gap - round.shut_down - round.boot));
     bench.tell(Figure::new(FIGURES[0], "s", Better::Lower, &own).goal(2.0).note(format!(
-        "a disk with {} MiB, which both sides compare by hash while nothing runs; from the last record at the source to the first at the target {:.2} s, less {:.2} s to shut down and {:.2} s to boot by virsh",
+        "a disk with {} MiB, which both sides compare by hash while it runs, and what changed since while nothing does; from the last record at the source to the first at the target {:.2} s, less {:.2} s to shut down and {:.2} s to boot by virsh",
         scale.content >> 20,
         median(|round| round.gap),
         median(|round| round.shut_down),

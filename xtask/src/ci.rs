@@ -1,5 +1,6 @@
 //! Every check and test, the same here and in CI.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -66,8 +67,9 @@ impl Linted {
 /// Checks the product as it is shipped, without what tests turn on in it; and lints
 /// everything.
 fn lint(program: &str, before: &[&str]) -> Result<Linted> {
-    let shipped = &["check", "--locked", "--package", "cli", "--bins"][..];
-    let all = &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let shipped = &["check", "--quiet", "--locked", "--package", "cli", "--bins"][..];
+    let all =
+        &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     let said = [shipped, all].map(|arguments| {
         prepared(program).args(before).args(arguments).output().context("run cargo")
     });
@@ -88,26 +90,18 @@ impl Listed {
         if !version.is_ok_and(|said| said.status.success()) {
             return Ok(None);
         }
-        let metadata = metadata::read()?;
-        let folder = metadata.target_directory.join("ci");
+        let folder = metadata::read()?.target_directory.join("ci");
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let keep = |name: &str, arguments: &[&str]| {
             let path = folder.join(name);
             let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
-            let status = prepared("cargo").args(arguments).arg("--locked").stdout(file).status();
-            ensure!(status.context("run cargo")?.success(), "cargo {} failed", arguments.join(" "));
-            Ok(path)
+            succeeds(prepared("cargo").args(arguments).arg("--locked").stdout(file))?;
+            Ok::<_, anyhow::Error>(path)
         };
-        let list = [
-            "nextest",
-            "list",
-            "--workspace",
-            "--list-type=binaries-only",
-            "--message-format=json",
-        ];
+        let list = ["nextest", "list", "--workspace", "--list-type=binaries-only"];
         Ok(Some(Self {
             workspace: keep("workspace.json", &["metadata", "--format-version=1"])?,
-            programs: keep("programs.json", &list)?,
+            programs: keep("programs.json", &[&list[..], &["--message-format=json"]].concat())?,
         }))
     }
 
@@ -119,9 +113,7 @@ impl Listed {
         if tests == Tests::Fast {
             run.args(["--filterset", "not (package(lab) and kind(test))"]);
         }
-        let status = run.status().context("run cargo")?;
-        ensure!(status.success(), "cargo nextest run failed: {status}");
-        Ok(())
+        succeeds(&mut run)
     }
 }
 
@@ -149,9 +141,13 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 /// Runs cargo at the root of the repository, with variables in its environment.
 pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    let status = prepared("cargo").args(arguments).envs(variables.iter().copied()).status();
-    let status = status.context("run cargo")?;
-    ensure!(status.success(), "cargo {} failed: {status}", arguments.join(" "));
+    succeeds(prepared("cargo").args(arguments).envs(variables.iter().copied()))
+}
+
+fn succeeds(cargo: &mut Command) -> Result<()> {
+    let status = cargo.status().context("run cargo")?;
+    let words: Vec<_> = cargo.get_args().map(OsStr::to_string_lossy).collect();
+    ensure!(status.success(), "cargo {} failed: {status}", words.join(" "));
     Ok(())
 }
 

@@ -46,10 +46,12 @@ impl Trouble {
 }
 
 /// Each trouble, at a step that is hard on it.
-const SAMPLE: [(Trouble, &str); 5] = [
+const SAMPLE: [(Trouble, &str); 7] = [
     (Trouble::ControllerDies, "shut-down-source"),
     (Trouble::SourceAgentDies, "last-synchronisation"),
+    (Trouble::TargetAgentDies, "start-at-target"),
     (Trouble::TargetLibvirtdDies, "start-at-target"),
+    (Trouble::TargetQemuDies, "await-life"),
     (Trouble::WanIsCut, "fence-source"),
     (Trouble::Cancelled, "last-synchronisation"),
 ];

@@ -64,8 +64,8 @@ pub enum CaptureError {
         /// Why not.
         why: String,
     },
-    /// The guest overwrote more than there is room for while the cut was open.
-    /// The cut was ended so that the guest does not notice.
+    /// There is no room for what the guest overwrites while the cut is open. The
+    /// cut was ended, or not begun, so that the guest goes on.
     #[error("{of}: {filled}")]
     ScratchFull {
         /// Whose.

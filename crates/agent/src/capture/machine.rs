@@ -38,7 +38,8 @@ pub struct CaptureSettings {
     /// system of its own: what fills it up ends cuts.
     pub folder: PathBuf,
     /// Bytes that the scratch files of one machine may take up. At 70 % of
-    /// that, or of what there is room for, the cut is given up.
+    /// that, or of what there is room for, the cut is given up; and with less than
+    /// [`RESERVE`](super::scratch::RESERVE) free.
     pub scratch_limit: u64,
     /// The longest time for which a guest's file systems are frozen.
     pub freeze_limit: Duration,

@@ -22,6 +22,7 @@
 //! | reading it | [`reader`] |
 //! | which disks are read whole, and why | [`plan`] |
 //! | a libvirt machine's cuts | [`machine`] |
+//! | what goes with a point beside the machine's XML | [`configuration`] |
 //! | when a machine is left alone | [`calm`] |
 //! | keeping the guest safe from a full scratch file | [`scratch`] |
 //! | what can go wrong | [`error`] |
@@ -31,7 +32,6 @@ pub mod calm;
 pub mod configuration;
 pub mod cut;
 pub mod error;
-
 mod folder;
 mod freeze;
 pub mod machine;

@@ -106,6 +106,7 @@ impl Owners {
     async fn start(&self, machine: MachineUuid, why: &'static str) {
         let doing = format!("start machine {machine} after the restart of the host");
         for _ in 0..ATTEMPTS {
+            // Who fences it meanwhile waits, and does not find it off just before it runs.
             let turn = self.epochs.stopping().await;
             if !self.epochs.known(machine).is_some_and(|known| known.ours) {
                 return;

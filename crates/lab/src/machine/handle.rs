@@ -184,6 +184,11 @@ impl Guest {
         .await
     }
 
+    /// Whether libvirt has a backup of it open.
+    pub async fn has_backup(&self) -> bool {
+        self.site.virsh(&["backup-dumpxml", &self.name]).await.is_ok()
+    }
+
     /// All that it wrote to its console.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ impl Subject {
     }
 
     async fn has_job(&self) -> bool {
-        self.site().virsh(&["backup-dumpxml", "web"]).await.is_ok()
+        self.web.has_backup().await
     }
 
     /// The machine is as if it had never been cut, but for the checkpoint.

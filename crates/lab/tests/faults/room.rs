@@ -75,7 +75,7 @@ async fn there_is_no_room_at_once(setting: &Setting<'_>, scratch: &Volume<'_>) -
     for attempt in 1.. {
         ensure!(attempt <= 5, "the guest was never held");
         wait_for("a cut to be open", SOON, async || {
-            Ok(setting.is_held_still().await.then_some(()))
+            Ok(setting.web.has_backup().await.then_some(()))
         })
         .await?;
         scratch.leave_nothing().await?;

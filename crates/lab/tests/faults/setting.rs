@@ -125,11 +125,6 @@ impl<'lab> Setting<'lab> {
         Ok(totals.context("totals of the source")?.sent_bytes)
     }
 
-    /// Whether its disks are held still at this moment.
-    pub async fn is_held_still(&self) -> bool {
-        self.lab.east().virsh(&["backup-dumpxml", self.web.name()]).await.is_ok()
-    }
-
     /// Nothing was compared or copied anew so far.
     pub fn never_resynchronised(&self) -> Result<()> {
         let log = self.product.east.log()?;

@@ -204,7 +204,7 @@ impl Story<'_> {
             Ok(list.trim().is_empty().then_some(()))
         })
         .await?;
-        ensure!(site.virsh(&["backup-dumpxml", "web"]).await.is_err(), "a backup is left");
+        ensure!(!self.web.has_backup().await, "a backup is left");
         self.web.acknowledges(10).await?;
         let report = self.web.check().await?;
         ensure!(report.is_clean(), "{report}");
